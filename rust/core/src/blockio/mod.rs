@@ -1,0 +1,35 @@
+//! Moves bytes from where they are into the image.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use crate::error::Result;
+use crate::tree::ContentId;
+
+/// An opened content.
+#[derive(Debug)]
+pub enum Opened<'a> {
+    /// A file, open for reading, that was compared with what the scan saw
+    /// (inode, size, mtime): see [`crate::tree::Identity`].
+    File(OwnedFd),
+    /// Bytes in memory.
+    Bytes(&'a [u8]),
+}
+
+/// Gives access to the files' data. Shared by all copying threads.
+pub trait ContentStore: Sync {
+    /// An opener for one thread, with that thread's cache of open directories:
+    /// contents are asked for directory by directory.
+    fn opener(&self) -> Box<dyn Opener + '_>;
+}
+
+/// One thread's way to the files' data.
+pub trait Opener {
+    /// Opens a content whose file had `size` bytes at the scan. A file that is
+    /// another one now, or has another size or mtime, is
+    /// [`crate::Error::LayerChanged`].
+    fn open(&mut self, content: ContentId, size: u64) -> Result<Opened<'_>>;
+
+    /// The host path, for messages.
+    fn path(&self, content: ContentId) -> PathBuf;
+}

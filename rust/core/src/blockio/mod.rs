@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use crate::error::Result;
-use crate::tree::ContentId;
+use crate::tree::{ContentId, Tree};
 
 /// An opened content.
 #[derive(Debug)]
@@ -19,8 +19,9 @@ pub enum Opened<'a> {
 /// Gives access to the files' data. Shared by all copying threads.
 pub trait ContentStore: Sync {
     /// An opener for one thread, with that thread's cache of open directories:
-    /// contents are asked for directory by directory.
-    fn opener(&self) -> Box<dyn Opener + '_>;
+    /// contents are asked for directory by directory. `tree` is the one whose
+    /// contents will be asked for.
+    fn opener<'a>(&'a self, tree: &'a Tree) -> Box<dyn Opener + 'a>;
 }
 
 /// One thread's way to the files' data.

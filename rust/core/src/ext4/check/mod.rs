@@ -1,0 +1,94 @@
+//! Is this file a sound ext4? Magic, checksums, and the geometry against the
+//! file's size.
+//!
+//! It looks at the superblock, every group descriptor, every bitmap and the
+//! root directory's inode: enough to know that an image was finished and was
+//! not changed or cut since, in milliseconds. Files' data and the other
+//! inodes are `e2fsck`'s business.
+//!
+//! The image may be anyone's: whatever it says is compared with what can be
+//! before it is used, at most some blocks are held in memory, and the number of
+//! groups looked at is bounded.
+
+mod checksum;
+mod features;
+mod geometry;
+mod groups;
+mod read;
+mod report;
+mod root;
+mod superblock;
+
+use std::path::Path;
+
+pub use report::{ImageReport, Journal, Problem};
+
+use crate::control::Control;
+use crate::error::Result;
+use geometry::Geometry;
+use read::Image;
+use superblock::{Superblock, MAGIC, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE};
+
+/// Whether `path` is a file (or block device) with ext4's magic number where
+/// ext2, ext3 and ext4 have it. `false` for whatever cannot be read: this is
+/// the question "may it be one", [`check_image`] tells more.
+#[must_use]
+pub fn has_magic(path: &Path) -> bool {
+    let mut magic = [0; 2];
+    Image::open(path)
+        .and_then(|image| image.read(SUPERBLOCK_OFFSET + superblock::MAGIC_AT, &mut magic))
+        .is_ok_and(|whole| whole && u16::from_le_bytes(magic) == MAGIC)
+}
+
+/// Looks at the image at `path`, through symlinks. What is wrong with it is in
+/// the report.
+///
+/// # Errors
+/// When it cannot be read, or is neither a regular file nor a block device, and
+/// [`crate::Error::Interrupted`].
+pub fn check_image(path: &Path, control: &Control) -> Result<ImageReport> {
+    let image = Image::open(path)?;
+    let mut report = ImageReport::new(image.size());
+
+    let mut raw = [0; SUPERBLOCK_SIZE];
+    if !image.read(SUPERBLOCK_OFFSET, &mut raw)? {
+        report.problem(
+            "too-short",
+            format!(
+                "the file has {} bytes; an ext4 superblock ends at byte 2048",
+                image.size()
+            ),
+        );
+        return Ok(report);
+    }
+    let sb = Superblock::decode(&raw);
+    if sb.s_magic != MAGIC {
+        report.problem(
+            "bad-magic",
+            format!(
+                "no ext2, ext3 or ext4: the magic number at byte 1080 is 0x{:04x}, not 0x{MAGIC:04x}",
+                sb.s_magic
+            ),
+        );
+        return Ok(report);
+    }
+    report.describe(&sb);
+    sb.verify_checksum(&raw, &mut report);
+    sb.verify_state(&mut report);
+    if !features::verify(&sb, &mut report) {
+        return Ok(report);
+    }
+    // What follows would be looked for at senseless places without it.
+    let Some(geometry) = Geometry::verify(&sb, image.size(), &mut report) else {
+        return Ok(report);
+    };
+    let first_table = groups::verify(&image, &sb, &geometry, &mut report, control)?;
+    if let Some(table) = first_table {
+        root::verify(&image, &sb, &geometry, table, &mut report)?;
+    }
+    Ok(report)
+}
+
+#[cfg(test)]
+#[path = "check_tests.rs"]
+mod tests;

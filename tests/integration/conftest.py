@@ -1,0 +1,98 @@
+"""Fixtures of the tests that use kernel mounts, e2fsprogs and real stores."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from integration.oracle import judge, kernel, mounts
+from tools import newest_e2fsprogs
+
+CAP_SYS_ADMIN = 21
+
+
+def has_privileges() -> bool:
+    """May this process mount?"""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("CapEff:"):
+            return bool(int(line.split()[1], 16) >> CAP_SYS_ADMIN & 1) and os.geteuid() == 0
+    return False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Without privileges, what is marked ``root`` is skipped, and says so."""
+    if has_privileges():
+        return
+    reason = "needs root with CAP_SYS_ADMIN: mounts overlayfs, ext4 and loop devices"
+    for item in items:
+        if item.get_closest_marker("root"):
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _private_mounts() -> None:
+    """No mount of a test is seen outside, and none outlives the session."""
+    if has_privileges():
+        kernel.enter_private_mount_namespace()
+
+
+Stores = Callable[[str], Path]
+
+
+@pytest.fixture(scope="session")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stores]:
+    """A store of the named file system, mounted once for the whole session.
+
+    Each call gives a fresh directory in it.
+    """
+    scratch = tmp_path_factory.mktemp("stores")
+    mounted: dict[str, Path] = {}
+    with ExitStack() as stack:
+
+        def store(fs: str) -> Path:
+            if fs not in mounted:
+                missing = mounts.missing_tools(fs)
+                if missing:
+                    pytest.skip(f"no {fs} store: {missing}")
+                mounted[fs] = stack.enter_context(mounts.loop_store(fs, scratch))
+            return Path(tempfile.mkdtemp(dir=mounted[fs]))
+
+        yield store
+
+
+@pytest.fixture(scope="session")
+def newest_e2fsprogs_or_reason() -> judge.E2fsprogs | str:
+    """The newest e2fsprogs, or why it is not to be had."""
+    try:
+        commands = newest_e2fsprogs.commands()
+    except newest_e2fsprogs.UnavailableError as error:
+        return str(error)
+    return judge.E2fsprogs(
+        judge.version_of(commands["e2fsck"]), {name: commands[name] for name in judge.TOOLS}
+    )
+
+
+Judge = Callable[[Path], None]
+
+
+@pytest.fixture(scope="session")
+def judge_image(newest_e2fsprogs_or_reason: judge.E2fsprogs | str) -> Judge:
+    """Fails the test if any e2fsprogs has any complaint about an image.
+
+    Both the machine's release and the newest are asked, and layermelt's own
+    check. test_e2fsck.py skips loudly where one of them is missing.
+    """
+    releases = [judge.installed(), newest_e2fsprogs_or_reason]
+    at_hand = [tools for tools in releases if isinstance(tools, judge.E2fsprogs)]
+
+    def ask(image: Path) -> None:
+        found = [line for tools in at_hand for line in judge.complaints(image, tools)]
+        found += judge.own_complaints(image)
+        assert not found, "\n".join([f"{image}:", *found])
+
+    return ask

@@ -106,7 +106,8 @@ impl Tree {
     }
 
     /// The newest mtime of what is visible.
-    fn newest_mtime(&self) -> Timestamp {
+    #[must_use]
+    pub fn newest_mtime(&self) -> Timestamp {
         self.nodes()
             .filter(|(id, node)| node.links > 0 || *id == self.root())
             .map(|(_, node)| node.metadata.mtime)

@@ -1,0 +1,313 @@
+"""Every way in which layermelt fails.
+
+All errors are a `LayermeltError`. Each says in one message what was expected, which
+path is meant and what to do, and knows the exit code of the command line. A missing
+file or a missing permission is the matching `OSError` subclass as well, so that code
+that handles those needs to know nothing of layermelt:
+
+====================  =========  ======================================================
+error                 exit code  meaning
+====================  =========  ======================================================
+UnsoundImageError     1          the image is no sound ext4 (also: `check` found faults)
+InvalidOptionError    2          an option or argument that cannot be
+SourceError           3          the source is missing, of another kind, or inconsistent
+UnreadableError       4          a permission to read is missing
+LayerError            5          a layer is corrupt, changed meanwhile or failed to read
+UnrepresentableError  6          ext4, or the size asked for, cannot hold the tree
+InjectionError        7          a file cannot be put into the image
+OutputError           8          the image cannot be written
+ImageError            9          an image to be looked at cannot be read
+InternalError         70         a fault of layermelt itself
+====================  =========  ======================================================
+
+An interrupt is no `LayermeltError`: it stays Python's `KeyboardInterrupt` (130).
+"""
+
+from __future__ import annotations
+
+import errno as _errno
+import os
+from typing import Any, ClassVar, Literal
+
+__all__ = [
+    "CorruptLayerError",
+    "CorruptStoreError",
+    "DiskFullError",
+    "ImageError",
+    "ImageNotFoundError",
+    "InjectionError",
+    "InjectionNotFoundError",
+    "InjectionReadError",
+    "InternalError",
+    "InvalidOptionError",
+    "LayerChangedError",
+    "LayerError",
+    "LayerReadError",
+    "LayermeltError",
+    "OutputError",
+    "OutputIsADirectoryError",
+    "OutputNotFoundError",
+    "OutputPermissionError",
+    "SourceError",
+    "SourceNotFoundError",
+    "TooSmallError",
+    "UnknownImageError",
+    "UnreadableError",
+    "UnrepresentableError",
+    "UnsoundImageError",
+    "UnsupportedSourceError",
+]
+
+
+class LayermeltError(Exception):
+    """The base of all errors of layermelt.
+
+    Attributes:
+        message: The whole text, as the command line prints it.
+        path: The host path or the path in the image that is meant, if it is one.
+        return_code: The exit code of the command line.
+    """
+
+    return_code: ClassVar[int] = 70
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        path: str | bytes | os.PathLike[str] | None = None,
+        errno: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.path = None if path is None else os.fsdecode(path)
+        if isinstance(self, OSError):
+            self.errno = self._default_errno() if errno is None else errno
+            self.strerror = None if self.errno is None else os.strerror(self.errno)
+            self.filename = self.path
+
+    def __str__(self) -> str:
+        # OSError would print errno, text and file name a second time.
+        return self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        number = self.errno if isinstance(self, OSError) else None
+        return _restore, (type(self), self.message, self.path, number), self.__dict__
+
+    @classmethod
+    def _default_errno(cls) -> int | None:
+        for kind, number in (
+            (FileNotFoundError, _errno.ENOENT),
+            (PermissionError, _errno.EACCES),
+            (IsADirectoryError, _errno.EISDIR),
+        ):
+            if issubclass(cls, kind):
+                return number
+        return None
+
+
+def _restore(cls: type[LayermeltError], message: str, path: str | None, number: int | None) -> LayermeltError:
+    """Unpickles an error; the subclass's further attributes come with its `__dict__`."""
+    error = cls.__new__(cls, message)
+    LayermeltError.__init__(error, message, path=path, errno=number)
+    return error
+
+
+class InvalidOptionError(LayermeltError, ValueError):
+    """An option or argument has a value that cannot be."""
+
+    return_code = 2
+
+
+class SourceError(LayermeltError):
+    """What was named as source is no chain of layers that can be read."""
+
+    return_code = 3
+
+
+class SourceNotFoundError(SourceError, FileNotFoundError):
+    """The source, or a part of it that must be there, is missing."""
+
+
+class UnsupportedSourceError(SourceError):
+    """The source is of a kind that is not supported, or of none that is known."""
+
+
+class CorruptStoreError(SourceError):
+    """The store's own files contradict each other, or are not what they must be."""
+
+
+class UnknownImageError(SourceError, LookupError):
+    """The store has no image of that name or id."""
+
+
+class UnreadableError(LayermeltError, PermissionError):
+    """Paths that there is no permission to read; all of them are named at once.
+
+    Attributes:
+        paths: The paths that were named.
+    """
+
+    return_code = 4
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        path: str | bytes | os.PathLike[str] | None = None,
+        paths: tuple[str, ...] = (),
+        errno: int | None = None,
+    ) -> None:
+        super().__init__(message, path=path, errno=errno)
+        self.paths = paths or (() if self.path is None else (self.path,))
+
+
+class LayerError(LayermeltError):
+    """A layer cannot be merged."""
+
+    return_code = 5
+
+
+class CorruptLayerError(LayerError):
+    """A layer's overlay marks say what the kernel itself refuses."""
+
+
+class LayerChangedError(LayerError):
+    """Something wrote to a layer during the build."""
+
+
+class LayerReadError(LayerError, OSError):
+    """Reading a layer failed for a reason other than a missing file or permission."""
+
+
+class UnrepresentableError(LayermeltError):
+    """The tree holds something that the image cannot."""
+
+    return_code = 6
+
+
+class TooSmallError(UnrepresentableError):
+    """The size asked for does not hold the tree.
+
+    Attributes:
+        given: The size asked for, in bytes.
+        needed: The least size that is enough, in bytes.
+    """
+
+    def __init__(self, message: str, *, given: int = 0, needed: int = 0) -> None:
+        super().__init__(message)
+        self.given = given
+        self.needed = needed
+
+
+class InjectionError(LayermeltError):
+    """A file cannot be put into the image."""
+
+    return_code = 7
+
+
+class InjectionNotFoundError(InjectionError, FileNotFoundError):
+    """The host file to be put into the image is missing."""
+
+
+class InjectionReadError(InjectionError, OSError):
+    """The host file to be put into the image cannot be read."""
+
+
+class OutputError(LayermeltError, OSError):
+    """The image cannot be written."""
+
+    return_code = 8
+
+
+class OutputNotFoundError(OutputError, FileNotFoundError):
+    """The directory of the image to be written is missing."""
+
+
+class OutputPermissionError(OutputError, PermissionError):
+    """There is no permission to write the image."""
+
+
+class OutputIsADirectoryError(OutputError, IsADirectoryError):
+    """The path of the image to be written is a directory."""
+
+
+class DiskFullError(OutputError):
+    """The file system of the image, or the user's quota on it, is full."""
+
+
+class ImageError(LayermeltError, OSError):
+    """An image to be looked at cannot be read."""
+
+    return_code = 9
+
+
+class ImageNotFoundError(ImageError, FileNotFoundError):
+    """There is no file of that name."""
+
+
+class UnsoundImageError(LayermeltError):
+    """An image is no sound ext4.
+
+    Attributes:
+        problems: What is wrong with it, a sentence each.
+    """
+
+    return_code = 1
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        path: str | bytes | os.PathLike[str] | None = None,
+        problems: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(message, path=path)
+        self.problems = problems
+
+
+class InternalError(LayermeltError):
+    """A fault of layermelt itself."""
+
+
+Area = Literal["layer", "file", "output", "image"]
+
+_FULL = frozenset({_errno.ENOSPC, _errno.EDQUOT, _errno.EFBIG})
+_MISSING = frozenset({_errno.ENOENT, _errno.ENOTDIR})
+_FORBIDDEN = frozenset({_errno.EACCES, _errno.EPERM})
+
+_ADVICE = {
+    _errno.ENOSPC: "free some space there or choose another place",
+    _errno.EDQUOT: "raise the quota or choose another place",
+    _errno.EFBIG: "the file system there, or a limit (ulimit -f), does not allow a file of this size",
+}
+
+
+def from_os_error(area: Area, message: str, path: str, number: int | None) -> LayermeltError:
+    """The error for a failed system call on `path`, by what that path is to the build."""
+    advice = _ADVICE.get(number or 0) if area == "output" else None
+    if advice:
+        message = f"{message}; {advice}"
+    cls: type[LayermeltError]
+    if number in _FORBIDDEN and area != "output":
+        return UnreadableError(
+            f"{message}; reading it needs another user or group, or root (CAP_DAC_READ_SEARCH)",
+            path=path,
+            errno=number,
+        )
+    if area == "layer":
+        cls = SourceNotFoundError if number in _MISSING else LayerReadError
+    elif area == "file":
+        cls = InjectionNotFoundError if number in _MISSING else InjectionReadError
+    elif area == "image":
+        cls = ImageNotFoundError if number in _MISSING else ImageError
+    elif number in _FULL:
+        cls = DiskFullError
+    elif number in _MISSING:
+        cls = OutputNotFoundError
+    elif number in _FORBIDDEN:
+        cls = OutputPermissionError
+    elif number == _errno.EISDIR:
+        cls = OutputIsADirectoryError
+    else:
+        cls = OutputError
+    return cls(message, path=path, errno=number)

@@ -1,0 +1,23 @@
+//! The Python binding: arguments in, the GIL released, results and errors out.
+//! What the project does is in `layermelt_core`; what users see is in Python.
+
+mod build;
+mod check;
+mod error;
+mod watch;
+
+use pyo3::prelude::*;
+
+/// The core of layermelt, in Rust. Private: use the package's functions.
+#[pymodule(gil_used = false)]
+mod _core {
+    #[pymodule_export]
+    use crate::build::{build_image, inspect_layers, BuildReport, Counts};
+    #[pymodule_export]
+    use crate::check::{check_image, has_ext4_magic, ImageReport, Problem};
+
+    /// The version of the whole project.
+    #[pymodule_export]
+    #[expect(non_upper_case_globals, reason = "Python's name for it")]
+    const __version__: &str = env!("CARGO_PKG_VERSION");
+}

@@ -1,10 +1,46 @@
 //! Reads the layers of a chain and merges them by the kernel's rules.
+//!
+//! ```text
+//! chain      the layers' roots, opened and checked
+//! scan       all layers, in parallel  -> scanned  (entry, xattrs)
+//! merge      lookup, redirect         -> tree, and what became of each entry
+//! place      the order in which numbers and data are given out
+//! holes      where the visible sparse files hold data
+//! files      opens the files that the tree tells of
+//! walk       directory descriptors, whatever the depth
+//! ```
+//!
+//! No path is ever walked as a string from the host's root, and no symlink of
+//! a layer is ever followed: layers are foreign input.
+
+mod access;
+mod chain;
+mod entry;
+mod fates;
+mod files;
+mod holes;
+mod inspect;
+mod list;
+mod lookup;
+mod merge;
+mod place;
+mod redirect;
+mod scan;
+mod scanned;
+mod unreadable;
+mod walk;
+mod xattrs;
+
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 
 use crate::control::{Control, Phase};
 use crate::error::Result;
 use crate::tree::Tree;
+
+pub use files::LayerFiles;
 
 /// How a chain's layers are to be understood.
 #[derive(Clone, Copy, Debug, Default)]
@@ -13,4 +49,36 @@ pub struct MergeOptions {
     pub userxattr: bool,
     /// The store was written by fuse-overlayfs.
     pub fuse_overlayfs: bool,
+}
+
+/// Merges `layers`, base first, into what a kernel overlay mount of them would
+/// show, with `threads` threads. Returns the tree, the way to its files' data,
+/// and warnings, each a full sentence with its path. `enter` is told when the
+/// scan and when the merge begins.
+pub fn merge(
+    layers: &[PathBuf],
+    options: MergeOptions,
+    threads: usize,
+    control: &Control,
+    mut enter: impl FnMut(Phase),
+) -> Result<(Tree, LayerFiles, Vec<String>)> {
+    enter(Phase::Scan);
+    control.begin(Phase::Scan, 0);
+    let access = access::Access::probe();
+    let chain = chain::Chain::open(layers, &access)?;
+    let mut warnings = Vec::new();
+    access.warn(&chain, options, &mut warnings);
+    let mut scan = scan::scan(&chain, options, &access, None, threads.max(1), control)?;
+
+    enter(Phase::Merge);
+    control.begin(Phase::Merge, scan.len());
+    let (mut tree, mut fates) = merge::merge(&chain, &mut scan, options, control)?;
+    warnings.append(&mut fates.warnings);
+    let sparse = std::mem::take(&mut fates.sparse);
+    place::place(&mut tree, &scan, fates, control)?;
+    // The scan takes as much memory as the tree: it goes before the next step.
+    drop(scan);
+    let files = LayerFiles::new(chain, access);
+    holes::find(&mut tree, &files, &sparse, threads.max(1), control)?;
+    Ok((tree, files, warnings))
 }

@@ -169,6 +169,11 @@ impl Tree {
         &self.contents[id.index()]
     }
 
+    /// Where a file's bytes are, to change it.
+    pub fn content_mut(&mut self, id: ContentId) -> &mut Content {
+        &mut self.contents[id.index()]
+    }
+
     /// The layers' directories that provide files.
     #[must_use]
     pub fn source(&self, id: SourceDirId) -> &SourceDir {

@@ -26,19 +26,22 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "tests" / "integration"))
+sys.path.insert(0, str(HERE.parent / "tests"))
 
-from real import apt, store  # noqa: E402 (the path above comes first)
+from integration.real import apt, store  # noqa: E402 (the path above comes first)
 
 LOCK = HERE / "chain.lock.json"
 
 #: What each layer installs (with all it depends on) beyond the layers below.
 RUNTIMES = ["python3", "perl", "git", "locales", "vim", "openssl", "python3-pip", "python3-numpy"]
+NETWORK = ["iputils-ping"]
 COMPILER = ["gcc", "g++", "make", "libssl-dev", "python3-dev", "pkg-config"]
 #: Taken without what they depend on (`DATA` too): trees of many small files.
 SOURCES = ["libboost1.74-dev", "golang-1.19-src", "oxygen-icon-theme", "libpython3.11-testsuite"]
 APPLICATION = ["nodejs", "python3-pygments", "python3-django", "fonts-dejavu-core"]
 DATA = ["ruby3.1-doc"]
+#: What the package's script gives to `ping`.
+CAP_NET_RAW = 1 << 13
 #: Installed by `sources`, gone again two layers higher.
 PURGED = ["golang-1.19-src"]
 
@@ -73,7 +76,7 @@ def choose(archive: apt.Archive) -> dict[str, list[apt.Candidate]]:
 
     named = {
         "base": base,
-        "runtimes": beyond(RUNTIMES),
+        "runtimes": beyond(RUNTIMES + NETWORK),
         "compiler": beyond(COMPILER),
         "sources": SOURCES,
         "application": beyond(APPLICATION) + DATA,
@@ -93,9 +96,7 @@ def choose(archive: apt.Archive) -> dict[str, list[apt.Candidate]]:
 def locked(archive: apt.Archive) -> tuple[dict[str, list[apt.Candidate]], list[str]]:
     """The versions of the lock, and a line for each that the archive no longer has."""
     lock = json.loads(LOCK.read_text())
-    wanted = {
-        layer: [apt.Candidate(**record) for record in records] for layer, records in lock.items()
-    }
+    wanted = {layer: [apt.Candidate(**record) for record in records] for layer, records in lock.items()}
     every = archive.candidates(sorted({one.package for ones in wanted.values() for one in ones}))
     drift = []
     for layer, ones in wanted.items():
@@ -120,8 +121,9 @@ def make(folder: Path, relock: bool = False) -> Made:
         raise SystemExit(f"the chain is made of Debian packages: {', '.join(lacking)} missing")
     archive = apt.Archive(folder / "apt")
     archive.update()
+    drift: list[str] = []
     if relock or not LOCK.exists():
-        chosen, drift = choose(archive), []
+        chosen = choose(archive)
         write_lock(chosen)
         recipe = digest_of_recipe()  # the lock is part of it
     else:
@@ -168,6 +170,8 @@ def melt(
         install("base")
     with maker.layer("runtimes"):
         install("runtimes")
+        if os.geteuid() == 0:
+            maker.capability("usr/bin/ping", CAP_NET_RAW)
     with maker.layer("compiler"):
         install("compiler")
     with maker.layer("sources"):

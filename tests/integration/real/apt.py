@@ -73,8 +73,7 @@ class Archive:
             command,
             cwd=cwd,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             text=True,
             env={**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"},
             check=False,
@@ -99,9 +98,7 @@ class Archive:
         text = self._run("apt-cache", "show", "--all-versions", *packages)
         found: dict[str, dict[str, Candidate]] = {}
         for record in _records(text):
-            one = Candidate(
-                record["Package"], record["Version"], record["SHA256"], int(record["Size"])
-            )
+            one = Candidate(record["Package"], record["Version"], record["SHA256"], int(record["Size"]))
             found.setdefault(one.package, {})[one.version] = one
         absent = [package for package in packages if package not in found]
         if absent:
@@ -112,15 +109,11 @@ class Archive:
         """The names of all packages with one of these priorities, sorted."""
         wanted = set(priorities)
         text = self._run("apt-cache", "dumpavail")
-        return sorted(
-            {record["Package"] for record in _records(text) if record.get("Priority") in wanted}
-        )
+        return sorted({record["Package"] for record in _records(text) if record.get("Priority") in wanted})
 
     def resolve(self, packages: Sequence[str]) -> list[str]:
         """`packages` and all they depend on, as apt would install them on nothing."""
-        text = self._run(
-            "apt-get", "install", "--simulate", "-q", "--no-install-recommends", *packages
-        )
+        text = self._run("apt-get", "install", "--simulate", "-q", "--no-install-recommends", *packages)
         return [line.split()[1] for line in text.splitlines() if line.startswith("Inst ")]
 
     def fetch(self, wanted: Sequence[Candidate]) -> dict[Candidate, Path]:
@@ -131,9 +124,7 @@ class Archive:
             shutil.rmtree(scratch, ignore_errors=True)
             scratch.mkdir()
             try:
-                self._run(
-                    "apt-get", "download", "-q", *(one.name for one in missing), cwd=scratch
-                )
+                self._run("apt-get", "download", "-q", *(one.name for one in missing), cwd=scratch)
                 by_digest = {one.sha256: one for one in missing}
                 for file in scratch.iterdir():
                     one = by_digest.get(_sha256(file))

@@ -16,6 +16,7 @@ import hashlib
 import os
 import shutil
 import stat
+import struct
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -185,6 +186,11 @@ class ChainMaker:
         full = self._place(path)
         os.link(self.layers[-1].diff / existing, full, follow_symlinks=False)
 
+    def capability(self, path: str, bits: int) -> None:
+        """`setcap ...+ep` on a file of this layer, as package scripts do; only root may."""
+        value = struct.pack("<IIIII", 0x02000001, bits, 0, 0, 0)
+        os.setxattr(self.layers[-1].diff / path, "security.capability", value)
+
     @property
     def top(self) -> Path:
         """The chain directory: the topmost layer's."""
@@ -233,12 +239,12 @@ class ChainMaker:
     def _unpack(self, file: Path) -> list[bytes]:
         """Unpacks `file` into the top layer; its paths, parents first."""
         diff = self.layers[-1].diff
-        unpacker = subprocess.Popen(
-            ["dpkg-deb", "--fsys-tarfile", str(file)], stdout=subprocess.PIPE
-        )
+        unpacker = subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(file)], stdout=subprocess.PIPE)
+        # Packages hold their symlinks last: directories are dated after that.
+        command = ["tar", "-x", "-p", "-v", "--delay-directory-restore", "-C", str(diff), "-f", "-"]
+        command += ["--show-transformed-names", "--quoting-style=literal", f"--transform={_TRANSFORM}"]
         listing = subprocess.run(
-            ["tar", "-x", "-p", "-v", "--show-transformed-names", "--quoting-style=literal"]
-            + [f"--transform={_TRANSFORM}", "-C", str(diff), "-f", "-"],
+            command,
             stdin=unpacker.stdout,
             stdout=subprocess.PIPE,
             env={**os.environ, "LC_ALL": "C"},

@@ -179,27 +179,40 @@ def _xattrs(where: int | bytes) -> tuple[tuple[bytes, bytes], ...]:
 
 def _content(directory: int, name: bytes, size: int) -> str:
     """A digest of the bytes, blind to where holes are."""
-    digest = hashlib.sha256()
     fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory)
     try:
-        position = 0
-        while position < size:
-            try:
-                position = os.lseek(fd, position, os.SEEK_DATA)
-            except OSError as error:
-                if error.errno == errno.ENXIO:
-                    break
-                raise
-            position -= position % PIECE
-            piece = os.pread(fd, PIECE, position)
-            if not piece:
-                raise OSError(errno.EIO, "the file is shorter than its size says")
-            if piece.count(0) != len(piece):
-                digest.update(position.to_bytes(8, "little"))
-                digest.update(piece)
-            position += PIECE
+        return _content_by_descriptor(fd, size)
     finally:
         os.close(fd)
+
+
+def content_of_file(path: Path) -> str:
+    """The same digest of any file: equal for equal bytes, quick where it is sparse."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        return _content_by_descriptor(fd, os.fstat(fd).st_size)
+    finally:
+        os.close(fd)
+
+
+def _content_by_descriptor(fd: int, size: int) -> str:
+    digest = hashlib.sha256()
+    position = 0
+    while position < size:
+        try:
+            position = os.lseek(fd, position, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                break
+            raise
+        position -= position % PIECE
+        piece = os.pread(fd, PIECE, position)
+        if not piece:
+            raise OSError(errno.EIO, "the file is shorter than its size says")
+        if piece.count(0) != len(piece):
+            digest.update(position.to_bytes(8, "little"))
+            digest.update(piece)
+        position += PIECE
     return digest.hexdigest()
 
 

@@ -27,14 +27,16 @@ def _bytes(path: PathLike) -> bytes:
 class Layer:
     """One layer's directory while it is filled."""
 
-    def __init__(self, root: Path, number: int, prefix: str) -> None:
+    def __init__(self, root: Path, number: int, prefix: str, owner: tuple[int, int] | None = None) -> None:
         self.root = root
         self.number = number
         #: "trusted.overlay." or "user.overlay."
         self.prefix = prefix
         self._times: dict[bytes, int] = {}
         root.mkdir()
-        os.chown(root, 0, 0)
+        #: Of whatever says no other; else each layer has an owner of its own.
+        self.owner = (1000 + number, 2000 + number) if owner is None else owner
+        os.chown(root, *((0, 0) if owner is None else owner))
         os.chmod(root, 0o755)
         self._times[b""] = self._default_time(b"")
 
@@ -211,8 +213,8 @@ class Layer:
         xattrs: Xattrs | None,
     ) -> None:
         path = self.at(name)
-        owner = 1000 + self.number if uid is None else uid
-        group = 2000 + self.number if gid is None else gid
+        owner = self.owner[0] if uid is None else uid
+        group = self.owner[1] if gid is None else gid
         os.chown(path, owner, group, follow_symlinks=False)
         if mode is not None:
             os.chmod(path, mode)
@@ -228,11 +230,19 @@ class Layer:
 class Chain:
     """The layers of one case, base first, below one directory of a store."""
 
-    def __init__(self, directory: Path, fs: str, *, userxattr: bool = False) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        fs: str,
+        *,
+        userxattr: bool = False,
+        owner: tuple[int, int] | None = None,
+    ) -> None:
         self.directory = directory
         #: The store's file system: its limits differ.
         self.fs = fs
         self.userxattr = userxattr
+        self.owner = owner
         self.layers: list[Layer] = []
         directory.mkdir()
 
@@ -244,7 +254,7 @@ class Chain:
     def layer(self) -> Layer:
         """One more layer on top."""
         number = len(self.layers)
-        made = Layer(self.directory / f"layer{number}", number, self.prefix)
+        made = Layer(self.directory / f"layer{number}", number, self.prefix, self.owner)
         self.layers.append(made)
         return made
 

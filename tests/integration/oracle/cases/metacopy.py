@@ -209,6 +209,42 @@ def metacopy_with_dangling_redirect(chain: Chain) -> Claims:
 
 
 @case("2.7", metacopy=True, refused=("EIO", "f"))
+def metacopy_over_metacopy_without_data(chain: Chain) -> Claims:
+    base, middle, top = chain.three()
+    base.file("other")
+    middle.metacopy("f", 100)
+    top.metacopy("f", 100)
+    return {}
+
+
+@case("2.7", metacopy=True, refused=("EIO", "new"))
+def metacopy_redirected_to_a_directory(chain: Chain) -> Claims:
+    base, top = chain.two()
+    base.file("old/x")
+    top.metacopy("new", 100, xattrs={"trusted.overlay.redirect": b"/old"})
+    return {}
+
+
+@case("2.7", metacopy=True, refused=("EINVAL", "new"))
+def metacopy_with_an_invalid_redirect(chain: Chain) -> Claims:
+    base, top = chain.two()
+    base.file("a/b", DATA)
+    top.metacopy("new", len(DATA), xattrs={"trusted.overlay.redirect": b"a/b"})
+    return {}
+
+
+@case("2.7", metacopy=True)
+def metacopy_data_in_a_directory_hidden_above(chain: Chain) -> Claims:
+    """The redirect is a path of the layers below, whatever hides it on top."""
+    base, middle, top = chain.three()
+    base.file("a/old", DATA)
+    middle.file("unrelated")
+    top.whiteout("a")
+    top.metacopy("new", len(DATA), xattrs={"trusted.overlay.redirect": b"/a/old"})
+    return {"a": None, "new": DATA}
+
+
+@case("2.7", metacopy=True, refused=("EIO", "f"))
 def metacopy_mark_too_short(chain: Chain) -> Claims:
     base, top = chain.two()
     base.file("f", DATA)

@@ -409,6 +409,64 @@ def redirect_is_dot(chain: Chain) -> Claims:
 
 
 @case("2.6")
+def redirect_value_ends_at_a_nul(chain: Chain) -> Claims:
+    """The kernel takes the value for a string."""
+    base, top = chain.two()
+    base.file("a/x")
+    base.file("b/x2")
+    top.directory("new", redirect=b"a\0/b")
+    top.directory("new2", redirect=b"/b\0\0")
+    return {"new/x": "file", "new2/x2": "file"}
+
+
+@case("2.6")
+def redirect_absolute_goes_on_below_an_opaque_component(chain: Chain) -> Claims:
+    """The opaque directory ended its own search, not that of another path."""
+    base, middle, top = chain.three()
+    base.file("c/x")
+    base.file("a/b/hidden")
+    middle.directory("a", opaque=b"y")
+    middle.directory("a/b", redirect=b"/c")
+    middle.file("a/b/own")
+    top.directory("new", redirect=b"/a/b")
+    return {"new/own": "file", "new/x": "file", "new/hidden": None, "a/b/x": "file"}
+
+
+@case("2.6")
+def redirect_of_a_path_component_leads_on(chain: Chain) -> Claims:
+    """A component's own redirect renames the rest of the path below."""
+    layers = [chain.layer() for _ in range(4)]
+    layers[0].file("zero/b/x")
+    layers[1].whiteout("zero")
+    layers[1].directory("one", redirect=b"/zero")
+    layers[1].file("one/b/y")
+    layers[2].file("one/b/z")
+    layers[3].directory("new", redirect=b"/one/b")
+    return {"new/z": "file", "new/y": "file", "new/x": "file"}
+
+
+@case("2.6", userxattr=True)
+def redirect_in_the_last_layer_of_a_directory_with_userxattr(chain: Chain) -> Claims:
+    """There is nothing below it to be renamed: the kernel does not look."""
+    base, top = chain.two()
+    base.directory("p/new", redirect=b"old")
+    base.file("p/new/x")
+    top.file("other")
+    return {"p/new/x": "file"}
+
+
+@case("2.6")
+def redirects_that_fold_a_directory_into_itself(chain: Chain) -> Claims:
+    """Each layer shows the one below a second time; it ends with the layers."""
+    base = chain.layer()
+    base.file("d/x")
+    for _ in range(4):
+        layer = chain.layer()
+        layer.directory("d/again", redirect=b"/d")
+    return {"d/x": "file", "d/again/x": "file", "d/again/again/x": "file"}
+
+
+@case("2.6")
 def redirects_written_by_the_kernel(chain: Chain) -> Claims:
     """An upper that kernel overlayfs itself filled with redirect_dir=on."""
     from integration.oracle.mounts import upper

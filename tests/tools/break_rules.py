@@ -1,0 +1,141 @@
+#!/usr/bin/env python3
+"""Undoes each rule of the merge once and names the cases that notice it.
+
+    python tests/tools/break_rules.py FOLDER [WORD...]
+
+copies the project into FOLDER, builds it there once per break of ``breaks.py``
+(those whose rule has all WORDs), runs the tests that can see it, and prints a
+table: rule -> cases that failed. A break that nothing notices is a gap in the
+tests; one that no longer applies is a fault of the list. Both fail the run.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tools.breaks import BREAKS, Break
+
+PROJECT = Path(__file__).resolve().parents[2]
+#: One store is enough to see a broken merge, but for what only one can hold.
+SELECTION = "ext4 or subvolumes or xfs_lists or times_at or test_failures"
+
+
+def copy_project(folder: Path) -> Path:
+    """A copy of the files that git knows, built in a folder of its own."""
+    copy = folder / "copy"
+    shutil.rmtree(copy, ignore_errors=True)
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=PROJECT,
+        capture_output=True,
+        check=True,
+    )
+    for name in filter(None, listed.stdout.decode().split("\0")):
+        if (PROJECT / name).is_file():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(PROJECT / name, copy / name)
+    cache = PROJECT / ".cache"
+    if cache.is_dir():
+        (copy / ".cache").symlink_to(cache)
+    return copy
+
+
+def build(copy: Path, folder: Path) -> str | None:
+    """Builds the extension into the copy; the compiler's message if it fails."""
+    target = folder / "target"
+    done = subprocess.run(
+        [
+            *("cargo", "build", "-q", "--manifest-path", "rust/py/Cargo.toml"),
+            *("--features", "pyo3/extension-module"),
+        ],
+        cwd=copy,
+        env={**os.environ, "CARGO_TARGET_DIR": str(target), "CARGO_PROFILE_DEV_OPT_LEVEL": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        return done.stderr
+    # An abi3 module; cargo names it after the crate's library.
+    built = next(path for path in sorted((target / "debug").glob("lib*.so")))
+    shutil.copy2(built, copy / "python/layermelt/_core.abi3.so")
+    return None
+
+
+def failures(copy: Path, tests: str) -> list[str]:
+    """The tests that fail in the copy."""
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", "-q", "--tb=no", "-p", "no:cacheprovider"),
+            *("-k", SELECTION, tests),
+        ],
+        cwd=copy,
+        env={**os.environ, "PYTHONPATH": str(copy / "python")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode not in (0, 1):
+        return [f"pytest exits {done.returncode}: {done.stdout[-500:]}"]
+    return re.findall(r"^FAILED \S+?::(\S+)", done.stdout, re.MULTILINE)
+
+
+def apply(one: Break, copy: Path) -> bool:
+    """Makes the break; False if the text is not there exactly once."""
+    file = copy / one.file
+    text = file.read_text()
+    if text.count(one.search) != 1:
+        return False
+    file.write_text(text.replace(one.search, one.replace))
+    return True
+
+
+def try_out(one: Break, copy: Path, folder: Path) -> tuple[bool, str]:
+    """Whether the break was noticed, and what noticed it."""
+    original = (copy / one.file).read_bytes()
+    try:
+        if not apply(one, copy):
+            return False, "DOES NOT APPLY"
+        message = build(copy, folder)
+        if message is not None:
+            return False, f"DOES NOT COMPILE: {message[-300:]}"
+        found = failures(copy, one.tests)
+    finally:
+        (copy / one.file).write_bytes(original)
+    names = [re.sub(r"^.*\[(.*)\]$", r"\1", name).removesuffix("-ext4") for name in found]
+    shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+    return bool(names), shown or "NOT NOTICED"
+
+
+def main() -> int:
+    """Runs all breaks; 0 if each was noticed."""
+    folder = Path(sys.argv[1]).resolve()
+    words = sys.argv[2:]
+    copy = copy_project(folder)
+    message = build(copy, folder)
+    if message is not None:
+        print(message, file=sys.stderr)
+        return 1
+    chosen = [one for one in BREAKS if all(word in f"{one.section} {one.rule}" for word in words)]
+    for tests in sorted({one.tests for one in chosen}):
+        already = failures(copy, tests)
+        if already:
+            print(f"{tests} fails unbroken: {already}", file=sys.stderr)
+    print("| section | rule undone | noticed by |\n|---|---|---|", flush=True)
+    good = True
+    for one in chosen:
+        noticed, by = try_out(one, copy, folder)
+        good &= noticed
+        print(f"| {one.section} | {one.rule} | {by} |", flush=True)
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -25,6 +25,11 @@ def build(
     )
 
 
+def build_source(source: Path, output: Path) -> layermelt.BuildResult:
+    """An image of a chain directory of a store."""
+    return layermelt.build_rootfs(source, output, threads=2, sync=False)
+
+
 def refusal(layers: Sequence[Path], output: Path, *, userxattr: bool = False) -> str:
     """The message with which layermelt refuses ``layers``, leaving nothing."""
     before = sorted(os.listdir(output.parent))

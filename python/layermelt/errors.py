@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import errno as _errno
 import os
+import re
 from typing import Any, ClassVar, Literal
 
 __all__ = [
@@ -81,9 +82,7 @@ class LayermeltError(Exception):
         self.message = message
         self.path = None if path is None else os.fsdecode(path)
         if isinstance(self, OSError):
-            self.errno = self._default_errno() if errno is None else errno
-            self.strerror = None if self.errno is None else os.strerror(self.errno)
-            self.filename = self.path
+            _complete(self, self.path, errno)
 
     def __str__(self) -> str:
         # OSError would print errno, text and file name a second time.
@@ -93,16 +92,21 @@ class LayermeltError(Exception):
         number = self.errno if isinstance(self, OSError) else None
         return _restore, (type(self), self.message, self.path, number), self.__dict__
 
-    @classmethod
-    def _default_errno(cls) -> int | None:
-        for kind, number in (
-            (FileNotFoundError, _errno.ENOENT),
-            (PermissionError, _errno.EACCES),
-            (IsADirectoryError, _errno.EISDIR),
-        ):
-            if issubclass(cls, kind):
-                return number
-        return None
+
+_DEFAULT_ERRNO = (
+    (FileNotFoundError, _errno.ENOENT),
+    (PermissionError, _errno.EACCES),
+    (IsADirectoryError, _errno.EISDIR),
+)
+
+
+def _complete(error: OSError, path: str | None, number: int | None) -> None:
+    """Gives an error what an `OSError` has."""
+    if number is None:
+        number = next((known for kind, known in _DEFAULT_ERRNO if isinstance(error, kind)), None)
+    error.errno = number
+    error.strerror = None if number is None else os.strerror(number)
+    error.filename = path
 
 
 def _restore(cls: type[LayermeltError], message: str, path: str | None, number: int | None) -> LayermeltError:
@@ -284,6 +288,8 @@ _ADVICE = {
 
 def from_os_error(area: Area, message: str, path: str, number: int | None) -> LayermeltError:
     """The error for a failed system call on `path`, by what that path is to the build."""
+    # Rust appends the number, which is an attribute here.
+    message = re.sub(r" \(os error [0-9]+\)", "", message)
     advice = _ADVICE.get(number or 0) if area == "output" else None
     if advice:
         message = f"{message}; {advice}"

@@ -1,0 +1,68 @@
+"""Melts a chain of container layers into one bootable ext4 image.
+
+    from layermelt import build_rootfs
+
+    result = build_rootfs("docker:debian:12", "rootfs.ext4", agent="vm-agent")
+    print(result.path, result.size)
+
+Nothing is mounted, no other program is run, and no root is needed beyond reading the layers.
+Errors are in `layermelt.errors`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from layermelt import errors
+    from layermelt._core import __version__
+    from layermelt.builder import BuildResult, InjectedFile, InspectResult, build_rootfs, inspect_source
+    from layermelt.errors import LayermeltError
+    from layermelt.images import ImageReport, Problem, check_image, has_ext4_magic
+
+__all__ = [
+    "BuildResult",
+    "ImageReport",
+    "InjectedFile",
+    "InspectResult",
+    "LayermeltError",
+    "Problem",
+    "__version__",
+    "build_rootfs",
+    "check_image",
+    "errors",
+    "has_ext4_magic",
+    "inspect_source",
+]
+
+# Names are imported when they are asked for: `import layermelt` costs a millisecond.
+_HOMES = {
+    "BuildResult": "builder",
+    "ImageReport": "images",
+    "InjectedFile": "builder",
+    "InspectResult": "builder",
+    "LayermeltError": "errors",
+    "Problem": "images",
+    "__version__": "_core",
+    "build_rootfs": "builder",
+    "check_image": "images",
+    "has_ext4_magic": "images",
+    "inspect_source": "builder",
+}
+
+
+def __getattr__(name: str) -> object:
+    import importlib
+
+    if name == "errors":
+        return importlib.import_module("layermelt.errors")
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(f"layermelt.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

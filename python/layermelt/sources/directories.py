@@ -1,0 +1,55 @@
+"""Layers named one by one: ``--layer DIR``, base first."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from layermelt.errors import InvalidOptionError, SourceNotFoundError
+from layermelt.settings import MAX_LAYERS
+from layermelt.sources import overlay2, store
+from layermelt.sources.chain import Chain
+
+__all__ = ["resolve"]
+
+
+def resolve(layers: Sequence[str]) -> Chain:
+    """The chain of these directories, base first."""
+    if len(layers) > MAX_LAYERS:
+        raise InvalidOptionError(f"{len(layers)} layers are given; the kernel takes at most {MAX_LAYERS}")
+    trees: list[str] = []
+    for layer in layers:
+        if not layer:
+            raise InvalidOptionError("a layer's path is empty")
+        try:
+            tree = os.path.realpath(layer, strict=True)
+            is_directory = os.path.isdir(tree)
+        except (OSError, ValueError) as error:
+            failure = error if isinstance(error, OSError) else OSError(errno.EINVAL, str(error))
+            raise store.failed("open the layer", layer, failure) from None
+        if not is_directory:
+            raise SourceNotFoundError(
+                f"{layer}: not a directory; a layer is a directory of changes",
+                path=layer,
+                errno=errno.ENOTDIR,
+            )
+        if overlay2.is_chain_directory(tree):
+            raise InvalidOptionError(
+                f"{layer}: is a chain directory, whose layer is its diff/; name it as the source, without "
+                f"--layer, or give {os.path.join(layer, 'diff')}",
+                path=layer,
+            )
+        trees.append(tree)
+    # The kernel refuses such chains as well (ELOOP, "overlapping lowerdir path").
+    ordered = sorted(tree.rstrip("/") + "/" for tree in trees)
+    for above, below in itertools.pairwise(ordered):
+        if below.startswith(above):
+            raise InvalidOptionError(f"{below}: is given twice, or lies in the layer {above}", path=below)
+    store.check_trees(trees)
+    return Chain(
+        layers=tuple(map(Path, trees)),
+        description=f"{len(trees)} layer{'' if len(trees) == 1 else 's'}",
+    )

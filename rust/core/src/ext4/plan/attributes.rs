@@ -1,0 +1,133 @@
+//! Extended attributes: what of each set goes into the inodes, and the blocks
+//! that inodes with equal sets share.
+
+use std::collections::HashMap;
+
+use crate::error::{Error, Result};
+use crate::ext4::format::xattr::{pack, Entry, Packed, XattrFault, REFCOUNT_MAX};
+use crate::tree::{NodeId, Tree, XattrSetId};
+
+/// A block of attributes.
+#[derive(Clone, Copy, Debug)]
+pub struct XattrBlock {
+    /// The set whose entries it holds.
+    pub set: XattrSetId,
+    /// How many inodes use it.
+    pub references: u32,
+    /// Where it lies.
+    pub block: u64,
+}
+
+/// All sets as ext4 keeps them.
+#[derive(Debug)]
+pub struct Attributes {
+    packed: Vec<Packed>,
+    blocks: Vec<XattrBlock>,
+    /// The block that inodes of a set share now.
+    open: HashMap<XattrSetId, u32>,
+    of_node: HashMap<NodeId, u32>,
+}
+
+impl Attributes {
+    /// Packs every set that a visible inode has. Sentences about attributes
+    /// that were left out are added to `warnings`.
+    pub fn new(tree: &Tree, warnings: &mut Vec<String>) -> Result<Self> {
+        let sets = tree.xattr_sets();
+        let mut packed = vec![None; sets.len()];
+        for (id, node) in tree.nodes() {
+            let set = node.metadata.xattrs;
+            if packed[set.index()].is_some() || (node.links == 0 && id != tree.root()) {
+                continue;
+            }
+            packed[set.index()] = Some(pack_set(tree, id, set, warnings)?);
+        }
+        Ok(Self {
+            packed: packed.into_iter().map(Option::unwrap_or_default).collect(),
+            blocks: Vec::new(),
+            open: HashMap::new(),
+            of_node: HashMap::new(),
+        })
+    }
+
+    /// Forgets which blocks there are, to place anew.
+    pub fn reset(&mut self) {
+        self.blocks.clear();
+        self.open.clear();
+        self.of_node.clear();
+    }
+
+    /// Counts `node` as a user of its set's block. `Some(index)` when this is a
+    /// new block, to be placed.
+    pub fn claim(&mut self, node: NodeId, set: XattrSetId) -> Option<u32> {
+        self.packed[set.index()].in_block.as_ref()?;
+        if let Some(&index) = self.open.get(&set) {
+            let block = &mut self.blocks[index as usize];
+            if block.references < REFCOUNT_MAX {
+                block.references += 1;
+                self.of_node.insert(node, index);
+                return None;
+            }
+        }
+        let index = self.blocks.len() as u32;
+        self.blocks.push(XattrBlock { set, references: 1, block: 0 });
+        self.open.insert(set, index);
+        self.of_node.insert(node, index);
+        Some(index)
+    }
+
+    /// Says where a block lies.
+    pub fn place(&mut self, index: u32, block: u64) {
+        self.blocks[index as usize].block = block;
+    }
+
+    /// The part of a set that lies in the inode.
+    #[must_use]
+    pub fn in_inode(&self, set: XattrSetId) -> Option<&[u8]> {
+        self.packed[set.index()].in_inode.as_deref()
+    }
+
+    /// Where the block of a node's attributes lies, or 0.
+    #[must_use]
+    pub fn block_of(&self, node: NodeId) -> u64 {
+        self.of_node.get(&node).map_or(0, |&index| self.blocks[index as usize].block)
+    }
+
+    /// A block and the entries in it.
+    #[must_use]
+    pub fn block(&self, index: u32) -> (XattrBlock, &[Entry]) {
+        let block = self.blocks[index as usize];
+        (block, self.packed[block.set.index()].in_block.as_deref().unwrap_or_default())
+    }
+}
+
+fn pack_set(
+    tree: &Tree,
+    node: NodeId,
+    set: XattrSetId,
+    warnings: &mut Vec<String>,
+) -> Result<Packed> {
+    let mut entries = Vec::new();
+    for xattr in tree.xattrs(set) {
+        let name = String::from_utf8_lossy(&xattr.name);
+        match Entry::new(xattr) {
+            Ok(entry) => entries.push(entry),
+            // A property of the host's btrfs (compression), not of the file.
+            Err(XattrFault::Prefix) if xattr.name.starts_with(b"btrfs.") => warnings.push(format!(
+                "{}: the attribute {name} is a property of the host's btrfs and was left out",
+                tree.display_path(node),
+            )),
+            Err(fault) => return Err(refuse(tree, node, &name, fault)),
+        }
+    }
+    pack(entries).map_err(|fault| refuse(tree, node, "", fault))
+}
+
+fn refuse(tree: &Tree, node: NodeId, name: &str, fault: XattrFault) -> Error {
+    let reason = match fault {
+        XattrFault::Prefix => format!("ext4 cannot keep the attribute {name}: it knows user., trusted., security. and POSIX ACLs; remove it from the layer"),
+        XattrFault::Name => format!("the attribute name {name:?} is empty or longer than 255 bytes behind its prefix"),
+        XattrFault::Acl => format!("the value of {name} is no POSIX ACL of version 2: set it anew in the layer"),
+        XattrFault::Room => "its extended attributes need more than the inode and one block of 4,096 bytes; remove some from the layer".into(),
+    };
+    Error::Unrepresentable { path: tree.display_path(node), reason }
+}

@@ -1,0 +1,229 @@
+//! Places the content of a tree for one geometry.
+
+use super::allocate::Allocator;
+use super::attributes::Attributes;
+use super::directories::{reserved_blocks, Directories};
+use super::extents::Shape;
+use super::geometry::{Geometry, Spacing};
+use super::run::{Run, What};
+use crate::ext4::format::inode::FAST_SYMLINK_MAX;
+use crate::ext4::format::{BLOCK_BITS, BLOCK_SIZE};
+use crate::tree::{Content, Kind, NodeId, Slot, Tree};
+
+/// Blocks of `lost+found`, as mke2fs makes it: room for e2fsck to link lost
+/// files without allocating.
+const LOST_AND_FOUND_BLOCKS: u64 = 4;
+
+/// Where everything but the file system's own blocks lies.
+#[derive(Debug)]
+pub struct Layout {
+    /// All runs, ascending.
+    pub runs: Vec<Run>,
+    /// For each node the index of its first run; `u32::MAX` when it has none.
+    pub first_run: Vec<u32>,
+    /// Blocks in the runs.
+    pub used: u64,
+    /// The block behind the last one.
+    pub end: u64,
+    /// Extents of the journal: index of its first run.
+    pub journal_run: u32,
+    /// The double indirect block of the resize inode.
+    pub resize_block: u64,
+}
+
+impl Layout {
+    /// The runs of our `lost+found`, which lie behind the resize block.
+    #[must_use]
+    pub fn lost_and_found_runs(&self) -> &[Run] {
+        let first = self.runs.partition_point(|run| run.start <= self.resize_block);
+        let rest = &self.runs[first..];
+        let count = rest.iter().take_while(|run| run.what == What::LostAndFound).count();
+        &rest[..count]
+    }
+}
+
+/// What a layout is made from.
+#[derive(Debug)]
+pub struct Layouter<'t> {
+    /// The tree.
+    pub tree: &'t Tree,
+    /// Its directories, divided into blocks.
+    pub directories: &'t Directories,
+    /// Whether there is a `lost+found` of our making.
+    pub lost_and_found: bool,
+}
+
+impl Layouter<'_> {
+    /// Places everything for `geometry`, with a journal of `journal` blocks.
+    pub fn layout(
+        &self,
+        geometry: &Geometry,
+        spacing: Spacing,
+        journal: u32,
+        attributes: &mut Attributes,
+    ) -> Layout {
+        attributes.reset();
+        let tree = self.tree;
+        let mut work = Work {
+            tree,
+            spacing,
+            allocator: Allocator::new(geometry),
+            first_run: vec![u32::MAX; tree.len()],
+            attributes,
+        };
+        let resize_run = work.allocator.run_count();
+        work.allocator.take(What::Resize, 0, 0, 1);
+        if self.lost_and_found {
+            work.allocator.take(What::LostAndFound, 0, 0, LOST_AND_FOUND_BLOCKS);
+        }
+        let mut sparse = Vec::new();
+        for (index, slot) in (0u32..).zip(tree.slots()) {
+            match *slot {
+                Slot::Node(node) => work.place_node(node, &mut sparse),
+                Slot::Directory { node, names, bytes } => {
+                    let blocks = self.directories.blocks(node);
+                    work.place_directory(node, index, blocks, reserved_blocks(names, bytes));
+                }
+                Slot::Ghost { size, .. } => work.skip(blocks_of(size)),
+                Slot::GhostDirectory { names, bytes, .. } => {
+                    work.skip(reserved_blocks(names, bytes));
+                }
+            }
+        }
+        // Files with holes come behind all others: what is data in them hangs
+        // on the host's file system, and must not shift what lies behind.
+        for node in sparse {
+            work.place_file(node);
+        }
+        let journal_run = work.allocator.run_count();
+        let pieces = work.allocator.take(What::Journal, 0, 0, u64::from(journal));
+        let tree_blocks = Shape::new(pieces as usize).blocks() as u64;
+        work.allocator.take(What::JournalTree, 0, 0, tree_blocks);
+        let first_run = work.first_run;
+        let end = work.allocator.end();
+        let runs = work.allocator.finish();
+        Layout {
+            resize_block: runs[resize_run].start,
+            // Fewer than 2^32 runs: there are fewer than 2^32 inodes and blocks.
+            journal_run: journal_run as u32,
+            used: runs.iter().map(|run| u64::from(run.len)).sum(),
+            runs,
+            first_run,
+            end,
+        }
+    }
+}
+
+struct Work<'a> {
+    tree: &'a Tree,
+    spacing: Spacing,
+    allocator: Allocator<'a>,
+    first_run: Vec<u32>,
+    attributes: &'a mut Attributes,
+}
+
+impl Work<'_> {
+    fn skip(&mut self, blocks: u64) {
+        if self.spacing == Spacing::Stable {
+            self.allocator.skip(blocks);
+        }
+    }
+
+    fn place_node(&mut self, node: NodeId, sparse: &mut Vec<NodeId>) {
+        let tree = self.tree;
+        let inode = tree.node(node);
+        if inode.links == 0 {
+            // Replaced by an injected file: its place stays free.
+            if let Kind::File { size, .. } = inode.kind {
+                self.skip(blocks_of(size));
+            }
+            return;
+        }
+        self.place_xattrs(node);
+        match inode.kind {
+            Kind::File { content, .. } => match tree.content(content) {
+                Content::Layer { data: Some(_), .. } => sparse.push(node),
+                _ => self.place_file(node),
+            },
+            Kind::Symlink(target) if target.len() > FAST_SYMLINK_MAX => {
+                self.begin(node);
+                self.allocator.take(What::Symlink, owner(node), 0, 1);
+            }
+            _ => {}
+        }
+    }
+
+    fn place_directory(&mut self, node: NodeId, slot: u32, blocks: u32, reserved: u64) {
+        let last = self.tree.directory(node).is_some_and(|dir| dir.last_slot == slot);
+        let visible = node == self.tree.root() || self.tree.node(node).links > 0;
+        if !last || !visible {
+            self.skip(reserved);
+            return;
+        }
+        self.place_xattrs(node);
+        self.begin(node);
+        let pieces = self.allocator.take(What::Directory, owner(node), 0, u64::from(blocks));
+        self.place_extent_tree(node, pieces);
+        self.skip(reserved.saturating_sub(u64::from(blocks)));
+    }
+
+    fn place_xattrs(&mut self, node: NodeId) {
+        let set = self.tree.node(node).metadata.xattrs;
+        if let Some(index) = self.attributes.claim(node, set) {
+            let run = self.allocator.run_count();
+            self.allocator.take(What::Xattrs, index, 0, 1);
+            self.attributes.place(index, self.allocator.start_of(run));
+        }
+    }
+
+    fn place_file(&mut self, node: NodeId) {
+        let Kind::File { size, content } = self.tree.node(node).kind else { return };
+        if size == 0 {
+            return;
+        }
+        self.begin(node);
+        let mut pieces = 0;
+        match self.tree.content(content) {
+            Content::Layer { data: Some(map), .. } => {
+                for (first, count) in block_ranges(map) {
+                    pieces += self.allocator.take(What::Data, owner(node), first, count);
+                }
+            }
+            _ => pieces = self.allocator.take(What::Data, owner(node), 0, blocks_of(size)),
+        }
+        self.place_extent_tree(node, pieces);
+    }
+
+    fn place_extent_tree(&mut self, node: NodeId, pieces: u32) {
+        let blocks = Shape::new(pieces as usize).blocks() as u64;
+        self.allocator.take(What::ExtentTree, owner(node), 0, blocks);
+    }
+
+    fn begin(&mut self, node: NodeId) {
+        self.first_run[node.index()] = self.allocator.run_count() as u32;
+    }
+}
+
+fn owner(node: NodeId) -> u32 {
+    node.index() as u32
+}
+
+fn blocks_of(bytes: u64) -> u64 {
+    bytes.div_ceil(u64::from(BLOCK_SIZE))
+}
+
+/// The blocks that data touches, (first, count), merged where parts of the map
+/// share a block or touch.
+fn block_ranges(map: &[crate::tree::Extent]) -> Vec<(u32, u64)> {
+    let mut ranges: Vec<(u64, u64)> = Vec::with_capacity(map.len());
+    for part in map {
+        let first = part.start >> BLOCK_BITS;
+        let end = blocks_of(part.start + part.len);
+        match ranges.last_mut() {
+            Some(last) if first <= last.1 => last.1 = last.1.max(end),
+            _ => ranges.push((first, end)),
+        }
+    }
+    // Files end at 2^32 blocks: checked before anything is placed.
+    ranges.into_iter().map(|(first, end)| (first as u32, end - first)).collect()
+}

@@ -1,0 +1,236 @@
+//! The plan of an image: every inode, directory block and extent placed,
+//! before a byte of data is written.
+//!
+//! A [`Plan`] is pure: tree and options in, places out. It is the image, told
+//! by [`Plan::regions`] in ascending order; [`crate::ext4::write`] is one way
+//! of reading it. The order of work is: [`numbers`] and [`directories`] say
+//! how much there is, [`size`] finds a [`geometry`] that holds it by placing it
+//! all ([`layout`], which takes blocks from [`allocate`]), and [`groups`]
+//! counts what that leaves in each group. [`regions`] and [`encode`] then tell
+//! what lies where, and its bytes.
+
+mod allocate;
+mod attributes;
+mod directories;
+mod encode;
+mod extents;
+mod geometry;
+mod groups;
+mod inodes;
+mod layout;
+mod numbers;
+mod options;
+mod regions;
+mod run;
+mod size;
+mod validate;
+
+pub use options::{ImageOptions, Size};
+pub use regions::{Region, RegionKind, Regions};
+
+use attributes::Attributes;
+use directories::{Directories, LOST_AND_FOUND_NAME};
+use geometry::Geometry;
+use groups::Groups;
+use layout::{Layout, Layouter};
+use numbers::Numbers;
+use run::{Run, What};
+use size::Sized;
+
+use crate::error::Result;
+use crate::ext4::format::checksum::Checksum;
+use crate::ext4::format::features::{Compat, Features};
+use crate::ext4::format::BLOCK_SIZE;
+use crate::tree::{ContentId, Kind, NodeId, Timestamp, Tree};
+
+/// An image, planned. See the module's head.
+#[derive(Debug)]
+pub struct Plan<'t> {
+    tree: &'t Tree,
+    geometry: Geometry,
+    numbers: Numbers,
+    directories: Directories,
+    attributes: Attributes,
+    layout: Layout,
+    groups: Groups,
+    journal: u32,
+    lost_and_found: bool,
+    image_bytes: u64,
+    uuid: [u8; 16],
+    hash_seed: [u8; 16],
+    seed: Checksum,
+    label: [u8; 16],
+    time: Timestamp,
+    /// Times of writing and checking the superblock.
+    write_time: u32,
+    features: Features,
+    /// What of the image is written, ascending, without the runs.
+    own: Vec<Region>,
+    warnings: Vec<String>,
+}
+
+impl<'t> Plan<'t> {
+    /// Plans an image of `tree`.
+    pub fn new(tree: &'t Tree, options: &ImageOptions) -> Result<Self> {
+        let label = validate::label(&options.label)?;
+        let mut warnings = Vec::new();
+        validate::tree(tree, &mut warnings)?;
+        let lost_and_found = tree.lookup(tree.root(), LOST_AND_FOUND_NAME).is_none();
+        let directories = Directories::new(tree, lost_and_found);
+        let mut attributes = Attributes::new(tree, &mut warnings)?;
+        let layouter = Layouter { tree, directories: &directories, lost_and_found };
+        let Sized { geometry, numbers, layout, journal } =
+            size::solve(&layouter, options, &mut attributes)?;
+
+        let digest = tree.metadata_digest();
+        let uuid = options.uuid.unwrap_or_else(|| derived_uuid(&digest, 0));
+        let mut features = Features::default_profile();
+        features.compat.set(Compat::HAS_JOURNAL, journal > 0);
+        let newest = tree.newest_mtime();
+        let time = Timestamp {
+            seconds: options.timestamp.unwrap_or(newest.seconds),
+            nanoseconds: if options.timestamp.is_some() { 0 } else { newest.nanoseconds },
+        };
+        let image_bytes = match options.size {
+            Size::Bytes(bytes) => bytes - bytes % u64::from(BLOCK_SIZE),
+            Size::Auto | Size::Min => geometry.blocks * u64::from(BLOCK_SIZE),
+        };
+        let mut plan = Self {
+            groups: Groups::default(),
+            own: Vec::new(),
+            seed: Checksum::seed(&uuid),
+            hash_seed: derived_uuid(&digest, 16),
+            // e2fsck holds a last write in the future for a broken clock, and
+            // a layer's newest file may well be from there: only a time that
+            // the user vouches for is told.
+            write_time: options.timestamp.map_or(0, superblock_time),
+            tree,
+            geometry,
+            numbers,
+            directories,
+            attributes,
+            layout,
+            journal,
+            lost_and_found,
+            image_bytes,
+            uuid,
+            label,
+            time,
+            features,
+            warnings,
+        };
+        plan.groups = Groups::new(&plan);
+        plan.own = plan.own_regions();
+        Ok(plan)
+    }
+
+    /// Size of the image file in bytes.
+    #[must_use]
+    pub fn image_bytes(&self) -> u64 {
+        self.image_bytes
+    }
+
+    /// Block size in bytes.
+    #[must_use]
+    pub fn block_size(&self) -> u32 {
+        BLOCK_SIZE
+    }
+
+    /// Blocks of the file system.
+    #[must_use]
+    pub fn block_count(&self) -> u64 {
+        self.geometry.blocks
+    }
+
+    /// Free blocks.
+    #[must_use]
+    pub fn free_blocks(&self) -> u64 {
+        self.groups.free_blocks()
+    }
+
+    /// Inodes of the file system.
+    #[must_use]
+    pub fn inode_count(&self) -> u32 {
+        self.geometry.groups.saturating_mul(self.geometry.inodes_per_group)
+    }
+
+    /// Free inodes.
+    #[must_use]
+    pub fn free_inodes(&self) -> u32 {
+        self.groups.free_inodes()
+    }
+
+    /// The file system's UUID.
+    #[must_use]
+    pub fn uuid(&self) -> [u8; 16] {
+        self.uuid
+    }
+
+    /// What the user should know, as sentences.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Bytes that are written; the rest of the image are holes.
+    #[must_use]
+    pub fn bytes_to_write(&self) -> u64 {
+        self.regions().map(|region| region.blocks * u64::from(BLOCK_SIZE)).sum()
+    }
+
+    /// The file that a region of data belongs to: where its bytes are, its
+    /// size, and the byte of it where the region begins.
+    #[must_use]
+    pub fn data(&self, region: &Region) -> Option<(ContentId, u64, u64)> {
+        let RegionKind::Run { index, skip } = region.kind else { return None };
+        let run = &self.layout.runs[index as usize];
+        if run.what != What::Data {
+            return None;
+        }
+        match self.tree.node(NodeId::new(run.owner)).kind {
+            Kind::File { size, content } => {
+                let first = u64::from(run.logical) + u64::from(skip);
+                Some((content, size, first * u64::from(BLOCK_SIZE)))
+            }
+            _ => None,
+        }
+    }
+
+    /// The tree that was planned.
+    #[must_use]
+    pub fn tree(&self) -> &'t Tree {
+        self.tree
+    }
+
+    /// The runs of a node, from its first on.
+    fn runs_of(&self, node: NodeId) -> &[Run] {
+        let first = self.layout.first_run[node.index()];
+        if first == u32::MAX {
+            return &[];
+        }
+        let runs = &self.layout.runs[first as usize..];
+        let mine = |run: &&Run| {
+            run.owner as usize == node.index()
+                && matches!(
+                    run.what,
+                    What::Data | What::Directory | What::Symlink | What::ExtentTree
+                )
+        };
+        let count = runs.iter().take_while(mine).count();
+        &runs[..count]
+    }
+}
+
+/// 16 bytes of a digest as a UUID of version 8 ("custom", RFC 9562).
+fn derived_uuid(digest: &[u8; 32], at: usize) -> [u8; 16] {
+    let mut uuid = [0; 16];
+    uuid.copy_from_slice(&digest[at..at + 16]);
+    uuid[6] = (uuid[6] & 0x0f) | 0x80;
+    uuid[8] = (uuid[8] & 0x3f) | 0x80;
+    uuid
+}
+
+/// The superblock's own times have no sign.
+fn superblock_time(seconds: i64) -> u32 {
+    seconds.clamp(0, i64::from(u32::MAX)) as u32
+}

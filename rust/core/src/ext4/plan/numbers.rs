@@ -1,0 +1,86 @@
+//! Inode numbers, in placement order.
+
+use super::geometry::Spacing;
+use crate::error::{Error, Result};
+use crate::ext4::format::{FIRST_INODE, ROOT_INODE};
+use crate::tree::{NodeId, Slot, Tree};
+
+/// `lost+found` has the first ordinary number, as mke2fs gives it.
+pub const LOST_AND_FOUND: u32 = FIRST_INODE;
+
+/// The root directory's number.
+pub const ROOT: u32 = ROOT_INODE;
+
+/// Which node has which number.
+#[derive(Debug)]
+pub struct Numbers {
+    of_node: Vec<u32>,
+    node_of: Vec<u32>,
+}
+
+/// No node, or no number.
+const NONE: u32 = u32::MAX;
+
+impl Numbers {
+    /// Numbers all visible inodes; in [`Spacing::Stable`] hidden ones leave
+    /// gaps.
+    pub fn new(tree: &Tree, spacing: Spacing) -> Result<Self> {
+        let mut numbers = Self {
+            of_node: vec![NONE; tree.len()],
+            // Number 0 does not exist; up to 11 they are spoken for.
+            node_of: vec![NONE; FIRST_INODE as usize + 1],
+        };
+        numbers.of_node[tree.root().index()] = ROOT_INODE;
+        numbers.node_of[ROOT_INODE as usize] = 0;
+        for slot in tree.slots() {
+            match *slot {
+                Slot::Node(node) | Slot::Directory { node, .. } => {
+                    let visible = tree.node(node).links > 0;
+                    if numbers.of_node[node.index()] != NONE {
+                        continue;
+                    }
+                    if visible {
+                        numbers.of_node[node.index()] = numbers.node_of.len() as u32;
+                        numbers.node_of.push(node.index() as u32);
+                    } else if spacing == Spacing::Stable {
+                        numbers.node_of.push(NONE);
+                    }
+                }
+                Slot::Ghost { inode: true, .. } | Slot::GhostDirectory { inode: true, .. } => {
+                    if spacing == Spacing::Stable {
+                        numbers.node_of.push(NONE);
+                    }
+                }
+                Slot::Ghost { .. } | Slot::GhostDirectory { .. } => {}
+            }
+        }
+        if u32::try_from(numbers.node_of.len()).is_err() {
+            return Err(Error::Unrepresentable {
+                path: "/".into(),
+                reason: "the tree has more inodes than ext4 has numbers (4,294,967,295)".into(),
+            });
+        }
+        Ok(numbers)
+    }
+
+    /// The number of a visible node.
+    #[must_use]
+    pub fn of(&self, node: NodeId) -> u32 {
+        self.of_node[node.index()]
+    }
+
+    /// The node of a number, if it has one.
+    #[must_use]
+    pub fn node(&self, number: u32) -> Option<NodeId> {
+        match self.node_of.get(number as usize) {
+            None | Some(&NONE) => None,
+            Some(&index) => Some(NodeId::new(index)),
+        }
+    }
+
+    /// The highest number given.
+    #[must_use]
+    pub fn highest(&self) -> u32 {
+        self.node_of.len() as u32 - 1
+    }
+}

@@ -1,0 +1,44 @@
+//! What the user may wish of an image.
+
+/// How large the image is to be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Size {
+    /// What the tree needs and [`ImageOptions::free_space`].
+    #[default]
+    Auto,
+    /// The least number of blocks that holds the tree.
+    Min,
+    /// So many bytes.
+    Bytes(u64),
+}
+
+/// What the user may wish of an image. [`Default`] is the profile `default`.
+#[derive(Clone, Debug)]
+pub struct ImageOptions {
+    /// Size.
+    pub size: Size,
+    /// Bytes that are to be free at the least with [`Size::Auto`].
+    pub free_space: u64,
+    /// Inodes there are to be at the least, or one for each 16 KiB.
+    pub inodes: Option<u64>,
+    /// Label, at most 16 bytes.
+    pub label: Vec<u8>,
+    /// UUID, or one derived from the tree.
+    pub uuid: Option<[u8; 16]>,
+    /// Seconds since 1970 for the superblock (`SOURCE_DATE_EPOCH`), or the
+    /// newest mtime in the tree.
+    pub timestamp: Option<i64>,
+}
+
+impl Default for ImageOptions {
+    fn default() -> Self {
+        Self {
+            size: Size::Auto,
+            free_space: 256 << 20,
+            inodes: None,
+            label: Vec::new(),
+            uuid: None,
+            timestamp: None,
+        }
+    }
+}

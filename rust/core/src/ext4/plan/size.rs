@@ -1,0 +1,270 @@
+//! How large the image is: solves for a number of blocks that holds the tree,
+//! the journal that belongs to that number, and the file system's own blocks.
+
+use super::attributes::Attributes;
+use super::geometry::{Geometry, Spacing, MAX_INODES_PER_GROUP};
+use super::layout::{Layout, Layouter};
+use super::numbers::Numbers;
+use super::options::{ImageOptions, Size};
+use crate::error::{Error, Result};
+use crate::ext4::format::{BLOCKS_PER_GROUP, BLOCK_SIZE, INODES_PER_BLOCK};
+use crate::tree::Slot;
+
+/// The largest image: extents and e2fsprogs take more, but beyond 16 TiB
+/// nothing here has been tried.
+const MAX_BLOCKS: u64 = 1 << 32;
+/// Bytes for each inode, as in mke2fs.conf's default.
+const BYTES_PER_INODE: u64 = 16384;
+/// Inodes of a group at one for each 16 KiB.
+const DEFAULT_INODES_PER_GROUP: u32 = 8192;
+
+/// A size with all that follows from it.
+#[derive(Debug)]
+pub struct Sized {
+    /// The geometry.
+    pub geometry: Geometry,
+    /// The inode numbers.
+    pub numbers: Numbers,
+    /// Where everything lies.
+    pub layout: Layout,
+    /// Blocks of the journal.
+    pub journal: u32,
+}
+
+/// `ext2fs_default_journal_size`, in blocks.
+#[must_use]
+pub fn default_journal(blocks: u64) -> u32 {
+    const STEPS: [(u64, u32); 8] = [
+        (2048, 0),
+        (32768, 1024),
+        (256 << 10, 4096),
+        (512 << 10, 8192),
+        (4096 << 10, 16384),
+        (8192 << 10, 32768),
+        (16384 << 10, 65536),
+        (32768 << 10, 131_072),
+    ];
+    STEPS
+        .into_iter()
+        .find_map(|(below, journal)| (blocks < below).then_some(journal))
+        .unwrap_or(262_144)
+}
+
+/// Finds the size that `options` wish for.
+pub fn solve(
+    layouter: &Layouter<'_>,
+    options: &ImageOptions,
+    attributes: &mut Attributes,
+) -> Result<Sized> {
+    let mut solver = Solver { layouter, options, attributes };
+    match options.size {
+        Size::Auto => solver.auto(),
+        Size::Min => solver.min(),
+        Size::Bytes(bytes) => solver.fixed(bytes),
+    }
+}
+
+struct Solver<'a, 't> {
+    layouter: &'a Layouter<'t>,
+    options: &'a ImageOptions,
+    attributes: &'a mut Attributes,
+}
+
+impl Solver<'_, '_> {
+    fn auto(&mut self) -> Result<Sized> {
+        let spacing = self.spacing();
+        let numbers = Numbers::new(self.layouter.tree, spacing)?;
+        let free = self.options.free_space.div_ceil(u64::from(BLOCK_SIZE));
+        // More inodes in each group only when one for 16 KiB is not enough.
+        let mut sized = None;
+        for inodes_per_group in [8192, 16384, MAX_INODES_PER_GROUP] {
+            let found = self.stable(spacing, inodes_per_group, free, 0)?;
+            let wanted = self.wanted_inodes(&numbers, found.0.blocks);
+            let enough = u64::from(found.0.groups) * u64::from(inodes_per_group) >= wanted;
+            if enough {
+                sized = Some(found);
+                break;
+            }
+            if inodes_per_group == MAX_INODES_PER_GROUP {
+                // Even so: as many groups as their inodes need.
+                let groups = wanted.div_ceil(u64::from(MAX_INODES_PER_GROUP));
+                let least = groups * u64::from(BLOCKS_PER_GROUP);
+                sized = Some(self.stable(spacing, inodes_per_group, free, least)?);
+            }
+        }
+        // OK to unwrap: the last turn of the loop always finds one.
+        let (geometry, layout, journal) = sized.expect("a size");
+        Ok(Sized { geometry, numbers, layout, journal })
+    }
+
+    /// The size for a number of inodes in a group, with `free` free blocks and
+    /// at least `least` blocks in all.
+    fn stable(
+        &mut self,
+        spacing: Spacing,
+        inodes_per_group: u32,
+        free: u64,
+        least: u64,
+    ) -> Result<(Geometry, Layout, u32)> {
+        let mut blocks = least.max(free).max(1);
+        loop {
+            let geometry = Geometry::new(blocks, inodes_per_group, spacing);
+            let journal = default_journal(blocks);
+            let layout = self.layout(&geometry, spacing, journal);
+            let filled = layout.used + geometry.own_blocks() + free;
+            let need = filled.max(layout.end).max(geometry.metadata_end());
+            check_limit(need)?;
+            if need <= blocks {
+                return Ok((geometry, layout, journal));
+            }
+            blocks = need;
+        }
+    }
+
+    fn min(&mut self) -> Result<Sized> {
+        let numbers = Numbers::new(self.layouter.tree, Spacing::Compact)?;
+        // What a size needs never falls when the size grows, so that going up
+        // from nothing stops at the least size that is enough for itself.
+        let mut blocks = 1;
+        loop {
+            let (geometry, layout, journal) = self.compact(&numbers, blocks, u32::MAX);
+            let need = layout.end.max(geometry.metadata_end());
+            check_limit(need)?;
+            if need <= blocks {
+                return Ok(Sized { geometry, numbers, layout, journal });
+            }
+            blocks = need;
+        }
+    }
+
+    fn fixed(&mut self, bytes: u64) -> Result<Sized> {
+        let wished = bytes / u64::from(BLOCK_SIZE);
+        check_limit(wished)?;
+        let spacing = self.spacing();
+        if spacing == Spacing::Stable {
+            let numbers = Numbers::new(self.layouter.tree, spacing)?;
+            let blocks = whole_groups_or(wished, DEFAULT_INODES_PER_GROUP, spacing);
+            let geometry = Geometry::new(blocks, DEFAULT_INODES_PER_GROUP, spacing);
+            let inodes = u64::from(geometry.groups) * u64::from(DEFAULT_INODES_PER_GROUP);
+            if inodes >= self.wanted_inodes(&numbers, blocks) {
+                let journal = default_journal(blocks);
+                let layout = self.layout(&geometry, spacing, journal);
+                if layout.end.max(geometry.metadata_end()) <= blocks {
+                    return Ok(Sized { geometry, numbers, layout, journal });
+                }
+            }
+        }
+        // What does not fit with gaps may fit without. The last group may be
+        // too small for its own blocks, and a journal that does not fit may be
+        // smaller, down to that of the least image.
+        let least = self.min()?;
+        let needed = least.geometry.blocks;
+        if wished < needed {
+            return Err(Error::TooSmall { given: bytes, needed: needed * u64::from(BLOCK_SIZE) });
+        }
+        let boundary = wished - wished % u64::from(BLOCKS_PER_GROUP);
+        for blocks in [wished, boundary] {
+            let mut journal = default_journal(blocks);
+            while blocks >= needed && journal >= least.journal {
+                let numbers = Numbers::new(self.layouter.tree, Spacing::Compact)?;
+                let (geometry, layout, taken) = self.compact(&numbers, blocks, journal);
+                if layout.end.max(geometry.metadata_end()) <= blocks {
+                    return Ok(Sized { geometry, numbers, layout, journal: taken });
+                }
+                if journal == 0 {
+                    break;
+                }
+                journal /= 2;
+            }
+        }
+        Ok(least)
+    }
+
+    /// A compact layout in `blocks` blocks, which may be too few, with a
+    /// journal of at most `journal_limit` blocks.
+    fn compact(
+        &mut self,
+        numbers: &Numbers,
+        blocks: u64,
+        journal_limit: u32,
+    ) -> (Geometry, Layout, u32) {
+        let journal = default_journal(blocks).min(journal_limit);
+        let wanted = self.wanted_inodes(numbers, blocks);
+        let groups = blocks.div_ceil(u64::from(BLOCKS_PER_GROUP)).max(1);
+        let least = wanted.div_ceil(u64::from(MAX_INODES_PER_GROUP));
+        // Too few groups for the inodes: the size of enough groups is needed.
+        let groups = groups.max(least);
+        let inodes_per_group = wanted
+            .div_ceil(groups)
+            .next_multiple_of(u64::from(INODES_PER_BLOCK))
+            .min(u64::from(MAX_INODES_PER_GROUP)) as u32;
+        let at_least = (groups - 1) * u64::from(BLOCKS_PER_GROUP) + 1;
+        let geometry = Geometry::new(blocks.max(at_least), inodes_per_group, Spacing::Compact);
+        let layout = self.layout(&geometry, Spacing::Compact, journal);
+        (geometry, layout, journal)
+    }
+
+    fn layout(&mut self, geometry: &Geometry, spacing: Spacing, journal: u32) -> Layout {
+        self.layouter.layout(geometry, spacing, journal, self.attributes)
+    }
+
+    /// Inodes for a file system of `blocks` blocks: one for 16 KiB or what the
+    /// user says, and never fewer than there are and a tenth more.
+    fn wanted_inodes(&self, numbers: &Numbers, blocks: u64) -> u64 {
+        let used = u64::from(numbers.highest());
+        let by_size = blocks * u64::from(BLOCK_SIZE) / BYTES_PER_INODE;
+        let wished = self.options.inodes.unwrap_or(by_size);
+        wished.max(used + used.div_ceil(10)).min(u64::from(u32::MAX))
+    }
+
+    /// Gaps for hidden content are kept while they are small beside what is
+    /// visible: they cost nothing in a sparse file, but not all files stay so.
+    fn spacing(&self) -> Spacing {
+        let tree = self.layouter.tree;
+        let hidden = tree.slots().iter().fold(0u64, |sum, slot| match *slot {
+            Slot::Ghost { size, .. } => sum.saturating_add(size),
+            _ => sum,
+        });
+        if self.options.inodes.is_some() || hidden > tree.counts().bytes / 2 {
+            Spacing::Compact
+        } else {
+            Spacing::Stable
+        }
+    }
+}
+
+fn check_limit(blocks: u64) -> Result<()> {
+    if blocks <= MAX_BLOCKS {
+        return Ok(());
+    }
+    Err(Error::InvalidOption {
+        option: "size",
+        reason: format!(
+            "an image of {} bytes would be larger than 16 TiB",
+            u128::from(blocks) * u128::from(BLOCK_SIZE)
+        ),
+    })
+}
+
+/// `blocks`, or as many as whole groups have when the last group does not hold
+/// its own blocks. mke2fs drops such a group as well.
+fn whole_groups_or(blocks: u64, inodes_per_group: u32, spacing: Spacing) -> u64 {
+    let geometry = Geometry::new(blocks, inodes_per_group, spacing);
+    if geometry.metadata_end() <= blocks || geometry.groups <= 1 {
+        return blocks;
+    }
+    blocks - blocks % u64::from(BLOCKS_PER_GROUP)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// From mke2fs of e2fsprogs 1.47.0, by dumpe2fs.
+    #[test]
+    fn journals_are_as_mke2fs_sizes_them() {
+        for (mebibytes, journal) in [(7, 0), (8, 1024), (127, 1024), (128, 4096), (1024, 8192), (2048, 16384)] {
+            assert_eq!(default_journal(mebibytes << 8), journal, "{mebibytes} MiB");
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! What an image of the profile cannot hold is found before anything is
+//! placed, with the path of it.
+
+use crate::error::{Error, Result};
+use crate::ext4::format::inode::{clamp_time, device_block};
+use crate::ext4::format::BLOCK_SIZE;
+use crate::tree::{Kind, NodeId, Tree};
+
+/// `EXT4_LINK_MAX`
+pub const LINK_MAX: u32 = 65_000;
+/// Blocks of a file are numbered with 32 bits.
+const MAX_FILE_SIZE: u64 = (u32::MAX as u64) * BLOCK_SIZE as u64;
+/// A target and its NUL fill at most a block.
+const MAX_TARGET: usize = BLOCK_SIZE as usize - 1;
+
+/// The label, padded.
+pub fn label(label: &[u8]) -> Result<[u8; 16]> {
+    let mut padded = [0; 16];
+    let Some(room) = padded.get_mut(..label.len()) else {
+        return Err(Error::InvalidOption {
+            option: "label",
+            reason: format!("{} bytes; ext4 has room for 16", label.len()),
+        });
+    };
+    if label.contains(&0) {
+        return Err(Error::InvalidOption { option: "label", reason: "it has a NUL byte".into() });
+    }
+    room.copy_from_slice(label);
+    Ok(padded)
+}
+
+/// Checks every visible inode.
+pub fn tree(tree: &Tree, warnings: &mut Vec<String>) -> Result<()> {
+    let mut clamped = 0u64;
+    let mut example = None;
+    for (id, node) in tree.nodes() {
+        if node.links == 0 && id != tree.root() {
+            continue;
+        }
+        if clamp_time(node.metadata.mtime) != node.metadata.mtime {
+            clamped += 1;
+            example.get_or_insert(id);
+        }
+        let reason = match node.kind {
+            Kind::Directory(_) => continue,
+            Kind::File { size, .. } if size > MAX_FILE_SIZE => {
+                format!("a file of {size} bytes; ext4 holds files up to {MAX_FILE_SIZE}")
+            }
+            Kind::Symlink(target) if target.len() > MAX_TARGET || target.is_empty() => {
+                format!("a symlink of {} bytes; ext4 holds 1 to {MAX_TARGET}", target.len())
+            }
+            Kind::CharDevice(device) | Kind::BlockDevice(device)
+                if device_block(device).is_none() =>
+            {
+                format!(
+                    "device number {}:{}; ext4 holds 12 bits of major and 20 of minor",
+                    device.major, device.minor
+                )
+            }
+            _ if node.links > LINK_MAX => {
+                format!("{} hard links; ext4 holds {LINK_MAX} of one inode", node.links)
+            }
+            _ => continue,
+        };
+        return Err(unrepresentable(tree, id, reason));
+    }
+    if let Some(example) = example {
+        warnings.push(format!(
+            "{}: its time lies outside 1901-12-13 to 2446-05-10, which ext4 can tell, and was \
+             set to the nearest that it can{}",
+            tree.display_path(example),
+            if clamped > 1 { format!(" ({} more such)", clamped - 1) } else { String::new() },
+        ));
+    }
+    Ok(())
+}
+
+fn unrepresentable(tree: &Tree, node: NodeId, reason: String) -> Error {
+    Error::Unrepresentable {
+        path: tree.display_path(node),
+        reason: format!("{reason}; remove it from the layer or change it there"),
+    }
+}

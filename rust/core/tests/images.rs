@@ -1,0 +1,247 @@
+//! Images of trees made in memory, judged by e2fsck and debugfs.
+#![allow(missing_docs)]
+
+mod common;
+
+use common::{build, debugfs, judge, told, Maker};
+use layermelt_core::ext4::plan::{ImageOptions, Plan, Size};
+use layermelt_core::tree::{Device, Kind, NodeId, Slot, Tree};
+use layermelt_core::Error;
+
+fn min() -> ImageOptions {
+    ImageOptions { size: Size::Min, ..ImageOptions::default() }
+}
+
+fn bytes(bytes: u64) -> ImageOptions {
+    ImageOptions { size: Size::Bytes(bytes), ..ImageOptions::default() }
+}
+
+/// One of everything.
+fn varied() -> Tree {
+    let mut make = Maker::default();
+    let small = make.file(b"hello".to_vec());
+    let empty = make.file(Vec::new());
+    let block = make.file(vec![0x5a; 4096]);
+    let large = make.file((0..3_000_000u32).map(|n| (n % 251) as u8).collect());
+    let short = make.symlink(&[b'x'; 59]);
+    let long = make.symlink(&[b'y'; 60]);
+    let longest = make.symlink(&[b'z'; 4095]);
+    let device = make.node(Kind::CharDevice(Device { major: 5, minor: 1 }));
+    let disk = make.node(Kind::BlockDevice(Device { major: 259, minor: 70000 }));
+    let fifo = make.node(Kind::Fifo);
+    let socket = make.node(Kind::Socket);
+    make.xattrs(small, &[(b"user.a", b"1"), (b"security.capability", &[1; 20])]);
+    make.xattrs(block, &[(b"user.large", &[7; 3000]), (b"trusted.x", b"")]);
+    make.xattrs(large, &[(b"user.large", &[7; 3000]), (b"trusted.x", b"")]);
+    make.xattrs(short, &[(b"trusted.on_a_link", &[3; 200])]);
+    let sub = make.directory(&[(b"again", small), (b"\xff\xfe not text", empty)]);
+    make.xattrs(sub, &[(b"trusted.d", &[9; 100])]);
+    make.finish(&[
+        (b"small", small),
+        (b"block", block),
+        (b"large", large),
+        (b"short", short),
+        (b"long", long),
+        (b"longest", longest),
+        (b"device", device),
+        (b"disk", disk),
+        (b"fifo", fifo),
+        (b"socket", socket),
+        (b"sub", sub),
+    ])
+}
+
+fn many(files: u32, size: usize) -> Tree {
+    let mut make = Maker::default();
+    let names: Vec<_> = (0..files).map(|n| format!("file-{n:07}").into_bytes()).collect();
+    let nodes: Vec<_> = (0..files).map(|n| make.file(vec![n as u8; size])).collect();
+    let entries: Vec<_> = names.iter().map(Vec::as_slice).zip(nodes).collect();
+    make.finish(&entries)
+}
+
+#[test]
+fn an_empty_tree_is_a_file_system() {
+    let tree = Maker::default().finish(&[]);
+    for options in [ImageOptions::default(), min(), bytes(1 << 20), bytes(5 << 30)] {
+        judge(&build(&tree, &options, 1).unwrap().0);
+    }
+}
+
+#[test]
+fn everything_is_there() {
+    let tree = varied();
+    for options in [ImageOptions::default(), min(), bytes(64 << 20), bytes(200 << 20)] {
+        let image = build(&tree, &options, 2).unwrap();
+        judge(&image.0);
+        assert_eq!(debugfs(&image.0, "cat /small"), "hello");
+        assert!(debugfs(&image.0, "stat /long").contains("Size: 60"));
+        assert!(debugfs(&image.0, "stat /disk").contains("259:70000"));
+        assert!(debugfs(&image.0, "stat /small").contains("Links: 2"));
+        assert!(debugfs(&image.0, "ea_get /block user.large").contains("(3000)"));
+        assert!(debugfs(&image.0, "ea_list /short").contains("trusted.on_a_link (200)"));
+        assert!(debugfs(&image.0, "ls /").contains("lost+found"));
+    }
+}
+
+#[test]
+fn the_regions_are_the_file() {
+    let tree = varied();
+    for options in [min(), bytes(64 << 20), bytes((150 << 20) + 4096)] {
+        let image = build(&tree, &options, 3).unwrap();
+        let written = std::fs::read(&image.0).unwrap();
+        assert!(written == told(&tree, &options), "the file is what the regions tell");
+    }
+}
+
+#[test]
+fn threads_do_not_change_a_byte() {
+    let tree = varied();
+    let one = {
+        let image = build(&tree, &min(), 1).unwrap();
+        std::fs::read(&image.0).unwrap()
+    };
+    for threads in [2, 8] {
+        let image = build(&tree, &min(), threads).unwrap();
+        assert!(std::fs::read(&image.0).unwrap() == one);
+    }
+}
+
+#[test]
+fn many_groups_of_small_files() {
+    let tree = many(20_000, 300);
+    for options in [ImageOptions::default(), min(), bytes(3 << 30)] {
+        let image = build(&tree, &options, 2).unwrap();
+        judge(&image.0);
+        assert_eq!(debugfs(&image.0, "stat /file-0019999").matches("Size: 300").count(), 1);
+    }
+}
+
+#[test]
+fn inodes_suffice_when_files_are_empty() {
+    let tree = many(150_000, 0);
+    for options in [ImageOptions { free_space: 0, ..ImageOptions::default() }, min()] {
+        let plan = Plan::new(&tree, &options).unwrap();
+        assert!(u64::from(plan.inode_count()) >= 165_000, "{}", plan.inode_count());
+        judge(&build(&tree, &options, 2).unwrap().0);
+    }
+}
+
+#[test]
+fn the_least_size_is_enough_and_one_block_less_is_not() {
+    for tree in [Maker::default().finish(&[]), varied(), many(3_000, 5_000), many(40_000, 4_097)] {
+        let least = Plan::new(&tree, &min()).unwrap().image_bytes();
+        let at_least = bytes(least);
+        judge(&build(&tree, &at_least, 2).unwrap().0);
+        match Plan::new(&tree, &bytes(least - 4096)) {
+            Err(Error::TooSmall { given, needed }) => {
+                assert_eq!((given, needed), (least - 4096, least));
+            }
+            other => panic!("{:?}", other.map(|plan| plan.image_bytes())),
+        }
+    }
+}
+
+#[test]
+fn free_space_is_free() {
+    let tree = varied();
+    for free_space in [0, 1, 10 << 20, 3 << 30] {
+        let options = ImageOptions { free_space, ..ImageOptions::default() };
+        let plan = Plan::new(&tree, &options).unwrap();
+        assert!(plan.free_blocks() * 4096 >= free_space);
+        judge(&build(&tree, &options, 2).unwrap().0);
+    }
+}
+
+#[test]
+fn many_subdirectories_and_deep_ones() {
+    let mut make = Maker::default();
+    let names: Vec<_> = (0..66_000).map(|n| format!("d{n}").into_bytes()).collect();
+    let nodes: Vec<_> = (0..66_000).map(|_| make.directory(&[])).collect();
+    let entries: Vec<_> = names.iter().map(Vec::as_slice).zip(nodes).collect();
+    let wide = make.directory(&entries);
+    let mut deep = make.directory(&[]);
+    for _ in 0..2_000 {
+        deep = make.directory(&[(b"d", deep)]);
+    }
+    let tree = make.finish(&[(b"wide", wide), (b"deep", deep)]);
+    judge(&build(&tree, &ImageOptions::default(), 2).unwrap().0);
+}
+
+#[test]
+fn a_file_in_the_place_of_lost_and_found_wins() {
+    let mut make = Maker::default();
+    let file = make.file(b"mine".to_vec());
+    let tree = make.finish(&[(b"lost+found", file)]);
+    let image = build(&tree, &min(), 1).unwrap();
+    judge(&image.0);
+    assert_eq!(debugfs(&image.0, "cat /lost+found"), "mine");
+}
+
+#[test]
+fn an_attribute_block_has_at_most_1024_users() {
+    let mut make = Maker::default();
+    let names: Vec<_> = (0..3_000).map(|n| format!("f{n}").into_bytes()).collect();
+    let nodes: Vec<_> = (0..3_000).map(|_| make.file(Vec::new())).collect();
+    for &node in &nodes {
+        make.xattrs(node, &[(b"user.shared", &[1; 500])]);
+    }
+    let entries: Vec<_> = names.iter().map(Vec::as_slice).zip(nodes).collect();
+    let image = build(&make.finish(&entries), &min(), 2).unwrap();
+    judge(&image.0);
+    assert!(debugfs(&image.0, "ea_list /f2999").contains("user.shared (500)"));
+}
+
+#[test]
+fn what_ext4_cannot_hold_is_an_error_with_its_path() {
+    let mut make = Maker::default();
+    let device = make.node(Kind::CharDevice(Device { major: 4096, minor: 0 }));
+    let sub = make.directory(&[(b"dev", device)]);
+    let tree = make.finish(&[(b"sub", sub)]);
+    let error = Plan::new(&tree, &min()).unwrap_err().to_string();
+    assert!(error.starts_with("/sub/dev: device number 4096:0"), "{error}");
+
+    let mut make = Maker::default();
+    let file = make.file(Vec::new());
+    make.xattrs(file, &[(b"user.x", &[0; 5000])]);
+    let error = Plan::new(&make.finish(&[(b"f", file)]), &min()).unwrap_err().to_string();
+    assert!(error.starts_with("/f: its extended attributes need more"), "{error}");
+}
+
+/// Where the content of each inode lies that two images have in common.
+#[test]
+fn what_a_layer_hides_leaves_its_place() {
+    let base = |hidden: bool| {
+        let mut make = Maker::default();
+        let first = make.file(vec![1; 10_000]);
+        let last = make.file(vec![3; 10_000]);
+        let mut entries: Vec<(&[u8], NodeId)> = vec![(b"first", first), (b"last", last)];
+        let middle = if hidden {
+            None
+        } else {
+            let middle = make.file(vec![2; 10_000]);
+            entries.push((b"middle", middle));
+            Some(middle)
+        };
+        make.fill(NodeId::ROOT, &entries);
+        let mut tree = make.tree;
+        tree.push_slot(Slot::Directory { node: NodeId::ROOT, names: 3, bytes: 15 }).unwrap();
+        tree.push_slot(Slot::Node(first)).unwrap();
+        tree.push_slot(match middle {
+            Some(node) => Slot::Node(node),
+            None => Slot::Ghost { inode: true, size: 10_000 },
+        })
+        .unwrap();
+        tree.push_slot(Slot::Node(last)).unwrap();
+        tree
+    };
+    let places = |tree: &Tree| {
+        let image = build(tree, &ImageOptions::default(), 1).unwrap();
+        judge(&image.0);
+        ["first", "last"].map(|name| {
+            let stat = debugfs(&image.0, &format!("stat /{name}"));
+            let number = stat.split_whitespace().nth(1).unwrap().to_owned();
+            (number, debugfs(&image.0, &format!("blocks /{name}")))
+        })
+    };
+    assert_eq!(places(&base(false)), places(&base(true)));
+}

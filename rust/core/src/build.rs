@@ -69,7 +69,9 @@ pub fn build(
     let threads = effective_threads(spec.threads);
 
     let (mut tree, files, mut warnings) =
-        layers::merge(&spec.layers, spec.merge, threads, control, |phase| clock.enter(phase))?;
+        layers::merge(&spec.layers, spec.merge, threads, control, |phase| {
+            clock.enter(phase)
+        })?;
     for file in &spec.files {
         tree.inject(file)?;
     }

@@ -22,13 +22,7 @@ pub enum Phase {
 
 impl Phase {
     /// All of them, in order.
-    pub const ALL: [Self; 5] = [
-        Self::Scan,
-        Self::Merge,
-        Self::Plan,
-        Self::Write,
-        Self::Sync,
-    ];
+    pub const ALL: [Self; 5] = [Self::Scan, Self::Merge, Self::Plan, Self::Write, Self::Sync];
 
     /// The name used in reports.
     #[must_use]

@@ -9,11 +9,17 @@ use layermelt_core::tree::{Device, Kind, NodeId, Slot, Tree};
 use layermelt_core::Error;
 
 fn min() -> ImageOptions {
-    ImageOptions { size: Size::Min, ..ImageOptions::default() }
+    ImageOptions {
+        size: Size::Min,
+        ..ImageOptions::default()
+    }
 }
 
 fn bytes(bytes: u64) -> ImageOptions {
-    ImageOptions { size: Size::Bytes(bytes), ..ImageOptions::default() }
+    ImageOptions {
+        size: Size::Bytes(bytes),
+        ..ImageOptions::default()
+    }
 }
 
 /// One of everything.
@@ -27,10 +33,16 @@ fn varied() -> Tree {
     let long = make.symlink(&[b'y'; 60]);
     let longest = make.symlink(&[b'z'; 4095]);
     let device = make.node(Kind::CharDevice(Device { major: 5, minor: 1 }));
-    let disk = make.node(Kind::BlockDevice(Device { major: 259, minor: 70000 }));
+    let disk = make.node(Kind::BlockDevice(Device {
+        major: 259,
+        minor: 70000,
+    }));
     let fifo = make.node(Kind::Fifo);
     let socket = make.node(Kind::Socket);
-    make.xattrs(small, &[(b"user.a", b"1"), (b"security.capability", &[1; 20])]);
+    make.xattrs(
+        small,
+        &[(b"user.a", b"1"), (b"security.capability", &[1; 20])],
+    );
     make.xattrs(block, &[(b"user.large", &[7; 3000]), (b"trusted.x", b"")]);
     make.xattrs(large, &[(b"user.large", &[7; 3000]), (b"trusted.x", b"")]);
     make.xattrs(short, &[(b"trusted.on_a_link", &[3; 200])]);
@@ -53,7 +65,9 @@ fn varied() -> Tree {
 
 fn many(files: u32, size: usize) -> Tree {
     let mut make = Maker::default();
-    let names: Vec<_> = (0..files).map(|n| format!("file-{n:07}").into_bytes()).collect();
+    let names: Vec<_> = (0..files)
+        .map(|n| format!("file-{n:07}").into_bytes())
+        .collect();
     let nodes: Vec<_> = (0..files).map(|n| make.file(vec![n as u8; size])).collect();
     let entries: Vec<_> = names.iter().map(Vec::as_slice).zip(nodes).collect();
     make.finish(&entries)
@@ -62,7 +76,12 @@ fn many(files: u32, size: usize) -> Tree {
 #[test]
 fn an_empty_tree_is_a_file_system() {
     let tree = Maker::default().finish(&[]);
-    for options in [ImageOptions::default(), min(), bytes(1 << 20), bytes(5 << 30)] {
+    for options in [
+        ImageOptions::default(),
+        min(),
+        bytes(1 << 20),
+        bytes(5 << 30),
+    ] {
         judge(&build(&tree, &options, 1).unwrap().0);
     }
 }
@@ -70,7 +89,12 @@ fn an_empty_tree_is_a_file_system() {
 #[test]
 fn everything_is_there() {
     let tree = varied();
-    for options in [ImageOptions::default(), min(), bytes(64 << 20), bytes(200 << 20)] {
+    for options in [
+        ImageOptions::default(),
+        min(),
+        bytes(64 << 20),
+        bytes(200 << 20),
+    ] {
         let image = build(&tree, &options, 2).unwrap();
         judge(&image.0);
         assert_eq!(debugfs(&image.0, "cat /small"), "hello");
@@ -89,7 +113,10 @@ fn the_regions_are_the_file() {
     for options in [min(), bytes(64 << 20), bytes((150 << 20) + 4096)] {
         let image = build(&tree, &options, 3).unwrap();
         let written = std::fs::read(&image.0).unwrap();
-        assert!(written == told(&tree, &options), "the file is what the regions tell");
+        assert!(
+            written == told(&tree, &options),
+            "the file is what the regions tell"
+        );
     }
 }
 
@@ -112,23 +139,43 @@ fn many_groups_of_small_files() {
     for options in [ImageOptions::default(), min(), bytes(3 << 30)] {
         let image = build(&tree, &options, 2).unwrap();
         judge(&image.0);
-        assert_eq!(debugfs(&image.0, "stat /file-0019999").matches("Size: 300").count(), 1);
+        assert_eq!(
+            debugfs(&image.0, "stat /file-0019999")
+                .matches("Size: 300")
+                .count(),
+            1
+        );
     }
 }
 
 #[test]
 fn inodes_suffice_when_files_are_empty() {
     let tree = many(150_000, 0);
-    for options in [ImageOptions { free_space: 0, ..ImageOptions::default() }, min()] {
+    for options in [
+        ImageOptions {
+            free_space: 0,
+            ..ImageOptions::default()
+        },
+        min(),
+    ] {
         let plan = Plan::new(&tree, &options).unwrap();
-        assert!(u64::from(plan.inode_count()) >= 165_000, "{}", plan.inode_count());
+        assert!(
+            u64::from(plan.inode_count()) >= 165_000,
+            "{}",
+            plan.inode_count()
+        );
         judge(&build(&tree, &options, 2).unwrap().0);
     }
 }
 
 #[test]
 fn the_least_size_is_enough_and_one_block_less_is_not() {
-    for tree in [Maker::default().finish(&[]), varied(), many(3_000, 5_000), many(40_000, 4_097)] {
+    for tree in [
+        Maker::default().finish(&[]),
+        varied(),
+        many(3_000, 5_000),
+        many(40_000, 4_097),
+    ] {
         let least = Plan::new(&tree, &min()).unwrap().image_bytes();
         let at_least = bytes(least);
         judge(&build(&tree, &at_least, 2).unwrap().0);
@@ -145,7 +192,10 @@ fn the_least_size_is_enough_and_one_block_less_is_not() {
 fn free_space_is_free() {
     let tree = varied();
     for free_space in [0, 1, 10 << 20, 3 << 30] {
-        let options = ImageOptions { free_space, ..ImageOptions::default() };
+        let options = ImageOptions {
+            free_space,
+            ..ImageOptions::default()
+        };
         let plan = Plan::new(&tree, &options).unwrap();
         assert!(plan.free_blocks() * 4096 >= free_space);
         judge(&build(&tree, &options, 2).unwrap().0);
@@ -194,17 +244,28 @@ fn an_attribute_block_has_at_most_1024_users() {
 #[test]
 fn what_ext4_cannot_hold_is_an_error_with_its_path() {
     let mut make = Maker::default();
-    let device = make.node(Kind::CharDevice(Device { major: 4096, minor: 0 }));
+    let device = make.node(Kind::CharDevice(Device {
+        major: 4096,
+        minor: 0,
+    }));
     let sub = make.directory(&[(b"dev", device)]);
     let tree = make.finish(&[(b"sub", sub)]);
     let error = Plan::new(&tree, &min()).unwrap_err().to_string();
-    assert!(error.starts_with("/sub/dev: device number 4096:0"), "{error}");
+    assert!(
+        error.starts_with("/sub/dev: device number 4096:0"),
+        "{error}"
+    );
 
     let mut make = Maker::default();
     let file = make.file(Vec::new());
     make.xattrs(file, &[(b"user.x", &[0; 5000])]);
-    let error = Plan::new(&make.finish(&[(b"f", file)]), &min()).unwrap_err().to_string();
-    assert!(error.starts_with("/f: its extended attributes need more"), "{error}");
+    let error = Plan::new(&make.finish(&[(b"f", file)]), &min())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.starts_with("/f: its extended attributes need more"),
+        "{error}"
+    );
 }
 
 /// Where the content of each inode lies that two images have in common.
@@ -224,11 +285,19 @@ fn what_a_layer_hides_leaves_its_place() {
         };
         make.fill(NodeId::ROOT, &entries);
         let mut tree = make.tree;
-        tree.push_slot(Slot::Directory { node: NodeId::ROOT, names: 3, bytes: 15 }).unwrap();
+        tree.push_slot(Slot::Directory {
+            node: NodeId::ROOT,
+            names: 3,
+            bytes: 15,
+        })
+        .unwrap();
         tree.push_slot(Slot::Node(first)).unwrap();
         tree.push_slot(match middle {
             Some(node) => Slot::Node(node),
-            None => Slot::Ghost { inode: true, size: 10_000 },
+            None => Slot::Ghost {
+                inode: true,
+                size: 10_000,
+            },
         })
         .unwrap();
         tree.push_slot(Slot::Node(last)).unwrap();

@@ -16,9 +16,9 @@ mod node;
 mod xattrs;
 
 pub use content::{Content, ContentId, Extent, HoleMap, Identity, SourceDir, SourceDirId};
+pub use counts::Counts;
 pub use names::{NameRef, Names};
 pub use node::{Device, Directory, DirectoryId, Entry, Kind, Metadata, Node, NodeId, Timestamp};
-pub use counts::Counts;
 pub use xattrs::{Xattr, XattrSet, XattrSetId, XattrSets};
 
 use crate::error::{Error, Result};
@@ -275,8 +275,7 @@ impl Tree {
         let name = self.add_name(name)?;
         let names = &self.names;
         let entries = &self.directory(directory).expect("a directory").entries;
-        let place =
-            entries.binary_search_by(|entry| names.get(entry.name).cmp(names.get(name)));
+        let place = entries.binary_search_by(|entry| names.get(entry.name).cmp(names.get(name)));
         let entry = Entry { name, node };
         self.node_mut(node).links += 1;
         if let Some(child) = self.directory_mut(node) {

@@ -40,7 +40,10 @@ impl Opener for InMemoryOpener<'_> {
 
 pub fn metadata(permissions: u16) -> Metadata {
     Metadata {
-        mtime: Timestamp { seconds: 1_700_000_000, nanoseconds: 123_456_789 },
+        mtime: Timestamp {
+            seconds: 1_700_000_000,
+            nanoseconds: 123_456_789,
+        },
         uid: 1000,
         gid: 100_000,
         permissions,
@@ -55,13 +58,21 @@ pub struct Maker {
 
 impl Default for Maker {
     fn default() -> Self {
-        Self { tree: Tree::new(metadata(0o755)) }
+        Self {
+            tree: Tree::new(metadata(0o755)),
+        }
     }
 }
 
 impl Maker {
     pub fn node(&mut self, kind: Kind) -> NodeId {
-        self.tree.add_node(Node { kind, metadata: metadata(0o644), links: 0 }).unwrap()
+        self.tree
+            .add_node(Node {
+                kind,
+                metadata: metadata(0o644),
+                links: 0,
+            })
+            .unwrap()
     }
 
     pub fn file(&mut self, bytes: Vec<u8>) -> NodeId {
@@ -78,7 +89,10 @@ impl Maker {
     pub fn xattrs(&mut self, node: NodeId, set: &[(&[u8], &[u8])]) {
         let set = set
             .iter()
-            .map(|(name, value)| Xattr { name: (*name).into(), value: (*value).into() })
+            .map(|(name, value)| Xattr {
+                name: (*name).into(),
+                value: (*value).into(),
+            })
             .collect();
         let id = self.tree.add_xattrs(set).unwrap();
         self.tree.node_mut(node).metadata.xattrs = id;
@@ -93,7 +107,10 @@ impl Maker {
     pub fn fill(&mut self, directory: NodeId, entries: &[(&[u8], NodeId)]) {
         let entries = entries
             .iter()
-            .map(|&(name, node)| Entry { name: self.tree.add_name(name).unwrap(), node })
+            .map(|&(name, node)| Entry {
+                name: self.tree.add_name(name).unwrap(),
+                node,
+            })
             .collect();
         self.tree.set_entries(directory, entries);
     }
@@ -107,7 +124,9 @@ impl Maker {
             let entries = self.tree.directory(node).unwrap().entries.clone();
             let bytes = entries.iter().map(|entry| entry.name.len() as u32).sum();
             let names = entries.len() as u32;
-            self.tree.push_slot(Slot::Directory { node, names, bytes }).unwrap();
+            self.tree
+                .push_slot(Slot::Directory { node, names, bytes })
+                .unwrap();
             for entry in entries {
                 if self.tree.directory(entry.node).is_some() {
                     pending.push(entry.node);
@@ -143,7 +162,12 @@ pub fn build_at(
     let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     let path = std::env::temp_dir().join(format!("layermelt-{}-{number}.ext4", std::process::id()));
     let plan = Plan::new(tree, options)?;
-    let file = std::fs::File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+    let file = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(&path)
+        .unwrap();
     let image = Image(path);
     let written = write_image(&plan, store, &file, &image.0, threads, &Control::default())?;
     assert_eq!(written.bytes, plan.bytes_to_write());
@@ -157,7 +181,10 @@ pub fn told(tree: &Tree, options: &ImageOptions) -> Vec<u8> {
     let mut bytes = vec![0; plan.image_bytes() as usize];
     let mut end = 0;
     for region in plan.regions() {
-        assert!(region.start >= end, "regions ascend: {region:?} behind {end}");
+        assert!(
+            region.start >= end,
+            "regions ascend: {region:?} behind {end}"
+        );
         end = region.end();
         let at = region.offset() as usize;
         let out = &mut bytes[at..at + region.bytes() as usize];
@@ -169,17 +196,28 @@ pub fn told(tree: &Tree, options: &ImageOptions) -> Vec<u8> {
 /// `e2fsck -fn` must have nothing to say: exit 0, and only the lines of its
 /// passes and its closing line.
 pub fn judge(image: &Path) {
-    let output = Command::new("e2fsck").args(["-fn"]).arg(image).output().expect("e2fsck");
+    let output = Command::new("e2fsck")
+        .args(["-fn"])
+        .arg(image)
+        .output()
+        .expect("e2fsck");
     let text = String::from_utf8_lossy(&output.stdout);
     let complaint = text
         .lines()
         .filter(|line| !line.is_empty() && !line.starts_with("Pass ") && !line.contains(" files ("))
         .collect::<Vec<_>>();
-    assert!(output.status.success() && complaint.is_empty(), "e2fsck: {text}");
+    assert!(
+        output.status.success() && complaint.is_empty(),
+        "e2fsck: {text}"
+    );
 }
 
 /// What `debugfs -R request` prints.
 pub fn debugfs(image: &Path, request: &str) -> String {
-    let output = Command::new("debugfs").args(["-R", request]).arg(image).output().expect("debugfs");
+    let output = Command::new("debugfs")
+        .args(["-R", request])
+        .arg(image)
+        .output()
+        .expect("debugfs");
     String::from_utf8_lossy(&output.stdout).into_owned()
 }

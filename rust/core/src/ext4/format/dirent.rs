@@ -44,7 +44,11 @@ impl<'a> BlockWriter<'a> {
     /// Begins an empty block, which must be zeros.
     #[must_use]
     pub fn new(block: &'a mut [u8]) -> Self {
-        Self { block, at: 0, last: 0 }
+        Self {
+            block,
+            at: 0,
+            last: 0,
+        }
     }
 
     /// Adds a record; the caller has seen that it fits.

@@ -173,7 +173,11 @@ pub fn device_block(device: Device) -> Option<[u8; 60]> {
     if major < 256 && minor < 256 {
         put_u32(&mut block, 0, (major << 8) | minor);
     } else if major < 1 << 12 && minor < 1 << 20 {
-        put_u32(&mut block, 4, (minor & 0xff) | (major << 8) | ((minor & !0xff) << 12));
+        put_u32(
+            &mut block,
+            4,
+            (minor & 0xff) | (major << 8) | ((minor & !0xff) << 12),
+        );
     } else {
         return None;
     }
@@ -201,23 +205,47 @@ mod tests {
             (MAX_SECONDS, 0x7fff_ffff, 3),
         ];
         for (seconds, low, epoch) in cases {
-            let time = Timestamp { seconds, nanoseconds: 0 };
+            let time = Timestamp {
+                seconds,
+                nanoseconds: 0,
+            };
             assert_eq!(encode_time(time), (low, epoch), "{seconds}");
         }
     }
 
     #[test]
     fn nanoseconds_lie_above_the_epoch() {
-        let time = Timestamp { seconds: 0x8000_0000, nanoseconds: 999_999_999 };
+        let time = Timestamp {
+            seconds: 0x8000_0000,
+            nanoseconds: 999_999_999,
+        };
         assert_eq!(encode_time(time).1, (999_999_999 << 2) | 1);
     }
 
     #[test]
     fn ends_of_time_lose_their_nanoseconds() {
-        let beyond = Timestamp { seconds: MAX_SECONDS + 1, nanoseconds: 5 };
-        assert_eq!(clamp_time(beyond), Timestamp { seconds: MAX_SECONDS, nanoseconds: 0 });
-        let before = Timestamp { seconds: i64::MIN, nanoseconds: 5 };
-        assert_eq!(clamp_time(before), Timestamp { seconds: MIN_SECONDS, nanoseconds: 0 });
+        let beyond = Timestamp {
+            seconds: MAX_SECONDS + 1,
+            nanoseconds: 5,
+        };
+        assert_eq!(
+            clamp_time(beyond),
+            Timestamp {
+                seconds: MAX_SECONDS,
+                nanoseconds: 0
+            }
+        );
+        let before = Timestamp {
+            seconds: i64::MIN,
+            nanoseconds: 5,
+        };
+        assert_eq!(
+            clamp_time(before),
+            Timestamp {
+                seconds: MIN_SECONDS,
+                nanoseconds: 0
+            }
+        );
     }
 
     #[test]
@@ -227,10 +255,45 @@ mod tests {
             u32::from_le_bytes(block[at..at + 4].try_into().unwrap())
         };
         assert_eq!(word(Device { major: 8, minor: 1 }, 0), 0x801);
-        assert_eq!(word(Device { major: 8, minor: 256 }, 0), 0);
-        assert_eq!(word(Device { major: 8, minor: 256 }, 4), 0x10_0800);
-        assert_eq!(word(Device { major: 4095, minor: 0xf_ffff }, 4), 0xffff_ffff);
-        assert!(device_block(Device { major: 4096, minor: 0 }).is_none());
-        assert!(device_block(Device { major: 0, minor: 1 << 20 }).is_none());
+        assert_eq!(
+            word(
+                Device {
+                    major: 8,
+                    minor: 256
+                },
+                0
+            ),
+            0
+        );
+        assert_eq!(
+            word(
+                Device {
+                    major: 8,
+                    minor: 256
+                },
+                4
+            ),
+            0x10_0800
+        );
+        assert_eq!(
+            word(
+                Device {
+                    major: 4095,
+                    minor: 0xf_ffff
+                },
+                4
+            ),
+            0xffff_ffff
+        );
+        assert!(device_block(Device {
+            major: 4096,
+            minor: 0
+        })
+        .is_none());
+        assert!(device_block(Device {
+            major: 0,
+            minor: 1 << 20
+        })
+        .is_none());
     }
 }

@@ -82,8 +82,8 @@ impl Superblock {
         put_u32(&mut raw, 0x4c, 1); // s_rev_level: dynamic
         put_u32(&mut raw, 0x54, super::FIRST_INODE); // s_first_ino
         put_u16(&mut raw, 0x58, super::INODE_SIZE as u16); // s_inode_size
-        // s_block_group_nr has 16 bits: backups beyond group 65,535 wrap, as
-        // mke2fs lets them.
+                                                           // s_block_group_nr has 16 bits: backups beyond group 65,535 wrap, as
+                                                           // mke2fs lets them.
         put_u16(&mut raw, 0x5a, super::low16(group));
         put_u32(&mut raw, 0x5c, f.compat.bits()); // s_feature_compat
         put_u32(&mut raw, 0x60, f.incompat.bits()); // s_feature_incompat
@@ -112,8 +112,12 @@ impl Superblock {
         raw[0x174] = LOG_GROUPS_PER_FLEX; // s_log_groups_per_flex
         raw[0x175] = 1; // s_checksum_type: crc32c
         put_u64(&mut raw, 0x178, 0); // s_kbytes_written
-        // s_overhead_clusters has 32 bits; 0 lets the kernel count by itself.
-        put_u32(&mut raw, 0x248, u32::try_from(self.overhead_blocks).unwrap_or(0));
+                                     // s_overhead_clusters has 32 bits; 0 lets the kernel count by itself.
+        put_u32(
+            &mut raw,
+            0x248,
+            u32::try_from(self.overhead_blocks).unwrap_or(0),
+        );
         let checksum = Checksum::new().bytes(&raw[..0x3fc]).value();
         put_u32(&mut raw, 0x3fc, checksum); // s_checksum
         raw

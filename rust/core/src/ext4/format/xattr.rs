@@ -56,7 +56,12 @@ impl Entry {
         if name.is_empty() && !matches!(index, ACL_ACCESS | ACL_DEFAULT) {
             return Err(XattrFault::Name);
         }
-        Ok(Self { index, name_len, name: name.into(), value })
+        Ok(Self {
+            index,
+            name_len,
+            name: name.into(),
+            value,
+        })
     }
 
     fn size(&self) -> usize {
@@ -142,7 +147,11 @@ fn put_entries(raw: &mut [u8], start: usize, base: usize, entries: &[Entry], has
     let mut value_at = raw.len();
     for entry in entries {
         value_at -= padded(entry.value.len());
-        let offset = if entry.value.is_empty() { 0 } else { value_at - base };
+        let offset = if entry.value.is_empty() {
+            0
+        } else {
+            value_at - base
+        };
         raw[at] = entry.name_len; // e_name_len
         raw[at + 1] = entry.index; // e_name_index
         put_u16(raw, at + 2, offset as u16); // e_value_offs
@@ -160,12 +169,24 @@ fn put_entries(raw: &mut [u8], start: usize, base: usize, entries: &[Entry], has
 fn encode_in_inode(entries: &[Entry]) -> Box<[u8]> {
     let mut raw = vec![0; XATTR_ROOM];
     put_u32(&mut raw, 0, MAGIC); // h_magic
-    put_entries(&mut raw, INODE_HEADER_SIZE, INODE_HEADER_SIZE, entries, false);
+    put_entries(
+        &mut raw,
+        INODE_HEADER_SIZE,
+        INODE_HEADER_SIZE,
+        entries,
+        false,
+    );
     raw.into()
 }
 
 /// The block numbered `number`, shared by `references` inodes.
-pub fn encode_block(raw: &mut [u8], entries: &[Entry], references: u32, number: u64, seed: Checksum) {
+pub fn encode_block(
+    raw: &mut [u8],
+    entries: &[Entry],
+    references: u32,
+    number: u64,
+    seed: Checksum,
+) {
     put_u32(raw, 0x00, MAGIC); // h_magic
     put_u32(raw, 0x04, references); // h_refcount
     put_u32(raw, 0x08, 1); // h_blocks
@@ -212,7 +233,11 @@ mod tests {
     use super::*;
 
     fn xattr(name: &[u8], len: usize) -> Entry {
-        Entry::new(&Xattr { name: name.into(), value: vec![7; len].into() }).unwrap()
+        Entry::new(&Xattr {
+            name: name.into(),
+            value: vec![7; len].into(),
+        })
+        .unwrap()
     }
 
     /// The limits found by experiment on the kernel (overlay_semantics 2.11).
@@ -223,7 +248,10 @@ mod tests {
         let packed = pack(vec![xattr(b"user.a", 69)]).unwrap();
         assert!(packed.in_inode.is_none() && packed.in_block.is_some());
         assert!(pack(vec![xattr(b"user.a", 4040)]).is_ok());
-        assert_eq!(pack(vec![xattr(b"user.a", 4041)]).unwrap_err(), XattrFault::Room);
+        assert_eq!(
+            pack(vec![xattr(b"user.a", 4041)]).unwrap_err(),
+            XattrFault::Room
+        );
     }
 
     #[test]
@@ -235,7 +263,10 @@ mod tests {
             v2.extend_from_slice(&id.to_le_bytes());
         }
         let disk = acl_to_disk(&v2).unwrap();
-        assert_eq!(&*disk, &[1, 0, 0, 0, 1, 0, 7, 0, 2, 0, 5, 0, 232, 3, 0, 0, 0x20, 0, 0, 0]);
+        assert_eq!(
+            &*disk,
+            &[1, 0, 0, 0, 1, 0, 7, 0, 2, 0, 5, 0, 232, 3, 0, 0, 0x20, 0, 0, 0]
+        );
         assert!(acl_to_disk(&v2[..v2.len() - 1]).is_none());
         assert!(acl_to_disk(&[1, 0, 0, 0]).is_none());
         assert!(acl_to_disk(&[]).is_none());
@@ -246,7 +277,10 @@ mod tests {
         for name in [&b"btrfs.compression"[..], b"system.nfs4_acl", b"user", b""] {
             assert_eq!(split_name(name), Err(XattrFault::Prefix));
         }
-        let empty = Xattr { name: (*b"user.").into(), value: Box::default() };
+        let empty = Xattr {
+            name: (*b"user.").into(),
+            value: Box::default(),
+        };
         assert_eq!(Entry::new(&empty).unwrap_err(), XattrFault::Name);
     }
 }

@@ -9,7 +9,7 @@ use crate::ext4::format::extent::MAX_EXTENT_BLOCKS;
 /// Gives out blocks and keeps the runs. It only ever goes forward, so that
 /// the runs are sorted and never overlap.
 #[derive(Debug)]
-pub struct Allocator<'a> {
+pub(crate) struct Allocator<'a> {
     reserved: Reserved<'a>,
     /// The next range of reserved blocks at or behind `next`.
     ahead: Range<u64>,
@@ -20,11 +20,16 @@ pub struct Allocator<'a> {
 impl<'a> Allocator<'a> {
     /// Begins at block 0.
     #[must_use]
-    pub fn new(geometry: &'a Geometry) -> Self {
+    pub(crate) fn new(geometry: &'a Geometry) -> Self {
         let mut reserved = geometry.reserved();
         // OK to unwrap: the reserved ranges have no end.
         let ahead = reserved.next().expect("group 0 has a superblock");
-        Self { reserved, ahead, next: 0, runs: Vec::new() }
+        Self {
+            reserved,
+            ahead,
+            next: 0,
+            runs: Vec::new(),
+        }
     }
 
     /// Next piece of at most `want` blocks, and steps behind it.
@@ -34,7 +39,9 @@ impl<'a> Allocator<'a> {
             self.ahead = self.reserved.next().unwrap_or(u64::MAX..u64::MAX);
         }
         let start = self.next;
-        let len = want.min(self.ahead.start - start).min(u64::from(MAX_EXTENT_BLOCKS));
+        let len = want
+            .min(self.ahead.start - start)
+            .min(u64::from(MAX_EXTENT_BLOCKS));
         self.next += len;
         // At most MAX_EXTENT_BLOCKS.
         (start, len as u32)
@@ -42,11 +49,23 @@ impl<'a> Allocator<'a> {
 
     /// Gives `blocks` blocks to `owner`, from its block `logical` on. Returns
     /// how many pieces they are.
-    pub fn take(&mut self, what: What, owner: u32, mut logical: u32, mut blocks: u64) -> u32 {
+    pub(crate) fn take(
+        &mut self,
+        what: What,
+        owner: u32,
+        mut logical: u32,
+        mut blocks: u64,
+    ) -> u32 {
         let mut pieces = 0;
         while blocks > 0 {
             let (start, len) = self.advance(blocks);
-            self.runs.push(Run { start, logical, len, owner, what });
+            self.runs.push(Run {
+                start,
+                logical,
+                len,
+                owner,
+                what,
+            });
             logical = logical.saturating_add(len);
             blocks -= u64::from(len);
             pieces += 1;
@@ -55,7 +74,7 @@ impl<'a> Allocator<'a> {
     }
 
     /// Passes over as many blocks as [`Self::take`] would have given out.
-    pub fn skip(&mut self, mut blocks: u64) {
+    pub(crate) fn skip(&mut self, mut blocks: u64) {
         while blocks > 0 {
             blocks -= u64::from(self.advance(blocks).1);
         }
@@ -63,25 +82,25 @@ impl<'a> Allocator<'a> {
 
     /// The block behind the last one given out or passed over.
     #[must_use]
-    pub fn end(&self) -> u64 {
+    pub(crate) fn end(&self) -> u64 {
         self.next
     }
 
     /// How many runs there are so far: the index of the next one.
     #[must_use]
-    pub fn run_count(&self) -> usize {
+    pub(crate) fn run_count(&self) -> usize {
         self.runs.len()
     }
 
     /// First block of a run that was given out.
     #[must_use]
-    pub fn start_of(&self, run: usize) -> u64 {
+    pub(crate) fn start_of(&self, run: usize) -> u64 {
         self.runs[run].start
     }
 
     /// The runs.
     #[must_use]
-    pub fn finish(self) -> Vec<Run> {
+    pub(crate) fn finish(self) -> Vec<Run> {
         self.runs
     }
 }

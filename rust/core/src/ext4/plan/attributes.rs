@@ -9,18 +9,18 @@ use crate::tree::{NodeId, Tree, XattrSetId};
 
 /// A block of attributes.
 #[derive(Clone, Copy, Debug)]
-pub struct XattrBlock {
+pub(crate) struct XattrBlock {
     /// The set whose entries it holds.
-    pub set: XattrSetId,
+    pub(crate) set: XattrSetId,
     /// How many inodes use it.
-    pub references: u32,
+    pub(crate) references: u32,
     /// Where it lies.
-    pub block: u64,
+    pub(crate) block: u64,
 }
 
 /// All sets as ext4 keeps them.
 #[derive(Debug)]
-pub struct Attributes {
+pub(crate) struct Attributes {
     packed: Vec<Packed>,
     blocks: Vec<XattrBlock>,
     /// The block that inodes of a set share now.
@@ -31,7 +31,7 @@ pub struct Attributes {
 impl Attributes {
     /// Packs every set that a visible inode has. Sentences about attributes
     /// that were left out are added to `warnings`.
-    pub fn new(tree: &Tree, warnings: &mut Vec<String>) -> Result<Self> {
+    pub(crate) fn new(tree: &Tree, warnings: &mut Vec<String>) -> Result<Self> {
         let sets = tree.xattr_sets();
         let mut packed = vec![None; sets.len()];
         for (id, node) in tree.nodes() {
@@ -50,7 +50,7 @@ impl Attributes {
     }
 
     /// Forgets which blocks there are, to place anew.
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.blocks.clear();
         self.open.clear();
         self.of_node.clear();
@@ -58,7 +58,7 @@ impl Attributes {
 
     /// Counts `node` as a user of its set's block. `Some(index)` when this is a
     /// new block, to be placed.
-    pub fn claim(&mut self, node: NodeId, set: XattrSetId) -> Option<u32> {
+    pub(crate) fn claim(&mut self, node: NodeId, set: XattrSetId) -> Option<u32> {
         self.packed[set.index()].in_block.as_ref()?;
         if let Some(&index) = self.open.get(&set) {
             let block = &mut self.blocks[index as usize];
@@ -69,34 +69,46 @@ impl Attributes {
             }
         }
         let index = self.blocks.len() as u32;
-        self.blocks.push(XattrBlock { set, references: 1, block: 0 });
+        self.blocks.push(XattrBlock {
+            set,
+            references: 1,
+            block: 0,
+        });
         self.open.insert(set, index);
         self.of_node.insert(node, index);
         Some(index)
     }
 
     /// Says where a block lies.
-    pub fn place(&mut self, index: u32, block: u64) {
+    pub(crate) fn place(&mut self, index: u32, block: u64) {
         self.blocks[index as usize].block = block;
     }
 
     /// The part of a set that lies in the inode.
     #[must_use]
-    pub fn in_inode(&self, set: XattrSetId) -> Option<&[u8]> {
+    pub(crate) fn in_inode(&self, set: XattrSetId) -> Option<&[u8]> {
         self.packed[set.index()].in_inode.as_deref()
     }
 
     /// Where the block of a node's attributes lies, or 0.
     #[must_use]
-    pub fn block_of(&self, node: NodeId) -> u64 {
-        self.of_node.get(&node).map_or(0, |&index| self.blocks[index as usize].block)
+    pub(crate) fn block_of(&self, node: NodeId) -> u64 {
+        self.of_node
+            .get(&node)
+            .map_or(0, |&index| self.blocks[index as usize].block)
     }
 
     /// A block and the entries in it.
     #[must_use]
-    pub fn block(&self, index: u32) -> (XattrBlock, &[Entry]) {
+    pub(crate) fn block(&self, index: u32) -> (XattrBlock, &[Entry]) {
         let block = self.blocks[index as usize];
-        (block, self.packed[block.set.index()].in_block.as_deref().unwrap_or_default())
+        (
+            block,
+            self.packed[block.set.index()]
+                .in_block
+                .as_deref()
+                .unwrap_or_default(),
+        )
     }
 }
 
@@ -129,5 +141,8 @@ fn refuse(tree: &Tree, node: NodeId, name: &str, fault: XattrFault) -> Error {
         XattrFault::Acl => format!("the value of {name} is no POSIX ACL of version 2: set it anew in the layer"),
         XattrFault::Room => "its extended attributes need more than the inode and one block of 4,096 bytes; remove some from the layer".into(),
     };
-    Error::Unrepresentable { path: tree.display_path(node), reason }
+    Error::Unrepresentable {
+        path: tree.display_path(node),
+        reason,
+    }
 }

@@ -6,11 +6,11 @@ use crate::ext4::format::dirent::{record_size, ROOM};
 use crate::tree::{NodeId, Tree};
 
 /// The directory that e2fsck links lost files into.
-pub const LOST_AND_FOUND_NAME: &[u8] = b"lost+found";
+pub(crate) const LOST_AND_FOUND_NAME: &[u8] = b"lost+found";
 
 /// Blocks of every directory, and where the blocks of the larger ones begin.
 #[derive(Debug, Default)]
-pub struct Directories {
+pub(crate) struct Directories {
     /// For directories of more than one block: for each block the index of its
     /// first entry.
     breaks: HashMap<NodeId, Box<[u32]>>,
@@ -21,13 +21,15 @@ impl Directories {
     /// "." and ".." come first and, in the root when it is ours to make,
     /// `lost+found`.
     #[must_use]
-    pub fn new(tree: &Tree, lost_and_found: bool) -> Self {
+    pub(crate) fn new(tree: &Tree, lost_and_found: bool) -> Self {
         let mut breaks = HashMap::new();
         for (id, node) in tree.nodes() {
             if node.links == 0 && id != tree.root() {
                 continue;
             }
-            let Some(directory) = tree.directory(id) else { continue };
+            let Some(directory) = tree.directory(id) else {
+                continue;
+            };
             let mut starts = vec![0u32];
             let mut room = ROOM - record_size(1) - record_size(2);
             if lost_and_found && id == tree.root() {
@@ -50,15 +52,28 @@ impl Directories {
 
     /// How many blocks the directory has.
     #[must_use]
-    pub fn blocks(&self, directory: NodeId) -> u32 {
-        self.breaks.get(&directory).map_or(1, |starts| starts.len() as u32)
+    pub(crate) fn blocks(&self, directory: NodeId) -> u32 {
+        self.breaks
+            .get(&directory)
+            .map_or(1, |starts| starts.len() as u32)
     }
 
     /// The entries in block `block` of a directory with `entries` entries.
     #[must_use]
-    pub fn range(&self, directory: NodeId, block: u32, entries: usize) -> std::ops::Range<usize> {
-        let Some(starts) = self.breaks.get(&directory) else { return 0..entries };
-        let at = |block: u32| starts.get(block as usize).map_or(entries, |&start| start as usize);
+    pub(crate) fn range(
+        &self,
+        directory: NodeId,
+        block: u32,
+        entries: usize,
+    ) -> std::ops::Range<usize> {
+        let Some(starts) = self.breaks.get(&directory) else {
+            return 0..entries;
+        };
+        let at = |block: u32| {
+            starts
+                .get(block as usize)
+                .map_or(entries, |&start| start as usize)
+        };
         at(block)..at(block + 1)
     }
 }
@@ -68,7 +83,7 @@ impl Directories {
 /// else, so that the versions of a directory in two images of the same base
 /// take the same room.
 #[must_use]
-pub fn reserved_blocks(names: u32, bytes: u32) -> u64 {
+pub(crate) fn reserved_blocks(names: u32, bytes: u32) -> u64 {
     let records = u64::from(names) * 11 + u64::from(bytes) + 24;
     if records <= ROOM as u64 {
         return 1;

@@ -1,7 +1,7 @@
 //! The bytes of every region that is not a file's data.
 
-use super::extents::Shape;
 use super::directories::LOST_AND_FOUND_NAME;
+use super::extents::Shape;
 use super::groups::{own_blocks, per_group};
 use super::numbers::LOST_AND_FOUND;
 use super::regions::{Region, RegionKind};
@@ -25,7 +25,11 @@ impl Plan<'_> {
         out.fill(0);
         match region.kind {
             RegionKind::Superblock { group } => {
-                let at = if group == 0 { SUPERBLOCK_OFFSET as usize } else { 0 };
+                let at = if group == 0 {
+                    SUPERBLOCK_OFFSET as usize
+                } else {
+                    0
+                };
                 out[at..at + SUPERBLOCK_SIZE].copy_from_slice(&self.superblock().encode(group));
             }
             RegionKind::Descriptors { first } => self.encode_descriptors(first, out),
@@ -58,7 +62,10 @@ impl Plan<'_> {
             write_time: self.write_time,
             features: self.features,
             journal: (self.journal > 0).then(|| {
-                (self.journal_map(), u64::from(self.journal) * u64::from(BLOCK_SIZE))
+                (
+                    self.journal_map(),
+                    u64::from(self.journal) * u64::from(BLOCK_SIZE),
+                )
             }),
         }
     }
@@ -97,7 +104,9 @@ impl Plan<'_> {
         let flex = group - group % super::geometry::FLEX_GROUPS;
         let flex_end = (flex + super::geometry::FLEX_GROUPS).min(self.geometry.groups);
         for other in flex..flex_end {
-            own_blocks(&self.geometry, other).into_iter().for_each(&mut set);
+            own_blocks(&self.geometry, other)
+                .into_iter()
+                .for_each(&mut set);
         }
         let start = self.geometry.group_start(group);
         let end = start + u64::from(BLOCKS_PER_GROUP);
@@ -195,7 +204,11 @@ impl Plan<'_> {
         let range = self.directories.range(node, block, directory.entries.len());
         for entry in &directory.entries[range] {
             let kind = &self.tree.node(entry.node).kind;
-            writer.push(self.numbers.of(entry.node), self.tree.name(entry.name), file_type(kind));
+            writer.push(
+                self.numbers.of(entry.node),
+                self.tree.name(entry.name),
+                file_type(kind),
+            );
         }
         writer.finish(self.inode_seed(number));
     }
@@ -224,7 +237,10 @@ impl Plan<'_> {
 
     pub(super) fn journal_runs(&self) -> (&[Run], &[Run]) {
         let runs = &self.layout.runs[self.layout.journal_run as usize..];
-        let extents = runs.iter().take_while(|run| run.what == What::Journal).count();
+        let extents = runs
+            .iter()
+            .take_while(|run| run.what == What::Journal)
+            .count();
         runs.split_at(extents)
     }
 
@@ -252,7 +268,11 @@ impl Plan<'_> {
 }
 
 fn to_extent(run: &Run) -> Extent {
-    Extent { logical: run.logical, len: run.len, start: run.start }
+    Extent {
+        logical: run.logical,
+        len: run.len,
+        start: run.start,
+    }
 }
 
 /// The block of a tree's node; nodes lie in `tree` in their order.

@@ -7,7 +7,7 @@ use crate::ext4::format::extent::{BLOCK_RECORDS, INLINE_RECORDS};
 
 /// The shape of a tree over so many extents.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shape {
+pub(crate) struct Shape {
     /// Nodes of each level but the root, leaves first.
     levels: Vec<usize>,
     extents: usize,
@@ -16,7 +16,7 @@ pub struct Shape {
 impl Shape {
     /// The least tree that holds `extents` extents.
     #[must_use]
-    pub fn new(extents: usize) -> Self {
+    pub(crate) fn new(extents: usize) -> Self {
         let mut levels = Vec::new();
         let mut records = extents;
         while records > INLINE_RECORDS {
@@ -28,13 +28,13 @@ impl Shape {
 
     /// Blocks of the tree without the root, which lies in the inode.
     #[must_use]
-    pub fn blocks(&self) -> usize {
+    pub(crate) fn blocks(&self) -> usize {
         self.levels.iter().sum()
     }
 
     /// Levels below the root.
     #[must_use]
-    pub fn depth(&self) -> u16 {
+    pub(crate) fn depth(&self) -> u16 {
         // Four levels hold 2^32 extents.
         self.levels.len() as u16
     }
@@ -42,7 +42,7 @@ impl Shape {
     /// The nodes that the root points at, counted over all levels. Empty when
     /// the root holds the extents.
     #[must_use]
-    pub fn root(&self) -> Range<usize> {
+    pub(crate) fn root(&self) -> Range<usize> {
         let all = self.blocks();
         let top = self.levels.last().copied().unwrap_or(0);
         all - top..all
@@ -51,12 +51,16 @@ impl Shape {
     /// What node `node` (counted over all levels, leaves first) holds: its
     /// height above the leaves and, for a leaf, the extents, else the nodes.
     #[must_use]
-    pub fn node(&self, node: usize) -> (u16, Range<usize>) {
+    pub(crate) fn node(&self, node: usize) -> (u16, Range<usize>) {
         let mut first = 0; // of this level
         let mut below = 0; // first node of the level below
         for (height, &count) in (0u16..).zip(&self.levels) {
             if node < first + count {
-                let records = if height == 0 { self.extents } else { first - below };
+                let records = if height == 0 {
+                    self.extents
+                } else {
+                    first - below
+                };
                 let start = (node - first) * BLOCK_RECORDS;
                 let end = (start + BLOCK_RECORDS).min(records);
                 let base = if height == 0 { 0 } else { below };
@@ -70,7 +74,7 @@ impl Shape {
 
     /// The first extent below a node, which says where its range begins.
     #[must_use]
-    pub fn first_extent(&self, node: usize) -> usize {
+    pub(crate) fn first_extent(&self, node: usize) -> usize {
         let (height, range) = self.node(node);
         if height == 0 {
             range.start
@@ -89,7 +93,10 @@ mod tests {
         assert_eq!(Shape::new(0).depth(), 0);
         assert_eq!(Shape::new(4).depth(), 0);
         assert_eq!((Shape::new(5).depth(), Shape::new(5).blocks()), (1, 1));
-        assert_eq!((Shape::new(4 * 340).depth(), Shape::new(4 * 340).blocks()), (1, 4));
+        assert_eq!(
+            (Shape::new(4 * 340).depth(), Shape::new(4 * 340).blocks()),
+            (1, 4)
+        );
         let deep = Shape::new(4 * 340 + 1);
         assert_eq!((deep.depth(), deep.blocks()), (2, 6));
         assert_eq!(deep.root(), 5..6);
@@ -106,7 +113,11 @@ mod tests {
             let mut next_node = 0;
             for node in 0..shape.blocks() {
                 let (height, range) = shape.node(node);
-                let next = if height == 0 { &mut next_extent } else { &mut next_node };
+                let next = if height == 0 {
+                    &mut next_extent
+                } else {
+                    &mut next_node
+                };
                 assert_eq!(range.start, *next, "{extents}");
                 *next = range.end;
             }

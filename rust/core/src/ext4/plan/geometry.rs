@@ -12,7 +12,7 @@ use crate::ext4::format::group_desc::DESCS_PER_BLOCK;
 use crate::ext4::format::{BLOCKS_PER_GROUP, INODES_PER_BLOCK};
 
 /// Groups that keep their bitmaps and tables together.
-pub const FLEX_GROUPS: u32 = 16;
+pub(crate) const FLEX_GROUPS: u32 = 16;
 /// Blocks for descriptors, used and reserved, in each backup: with 64
 /// descriptors in a block, a file system can grow to 1 TiB online without
 /// moving anything. mke2fs takes the same for 1 GiB.
@@ -20,11 +20,11 @@ const DESCRIPTOR_AREA: u32 = 128;
 /// `resize_inode` maps the reserved blocks by one indirect block.
 const MAX_RESERVED: u32 = 1024;
 /// The most inodes of a group: the bitmap is one block.
-pub const MAX_INODES_PER_GROUP: u32 = 32768;
+pub(crate) const MAX_INODES_PER_GROUP: u32 = 32768;
 
 /// Whether positions may depend on how many groups there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Spacing {
+pub(crate) enum Spacing {
     /// They do not: what is missing of a flex group leaves a gap, so that
     /// images of different sizes have the same blocks at the same places.
     Stable,
@@ -34,24 +34,24 @@ pub enum Spacing {
 
 /// The geometry of a file system of so many blocks and inodes.
 #[derive(Clone, Debug)]
-pub struct Geometry {
+pub(crate) struct Geometry {
     /// Blocks in all.
-    pub blocks: u64,
+    pub(crate) blocks: u64,
     /// Groups.
-    pub groups: u32,
+    pub(crate) groups: u32,
     /// Inodes in a group, a multiple of 16.
-    pub inodes_per_group: u32,
+    pub(crate) inodes_per_group: u32,
     /// Blocks of descriptors.
-    pub descriptor_blocks: u32,
+    pub(crate) descriptor_blocks: u32,
     /// Blocks reserved for more of them.
-    pub reserved_descriptor_blocks: u32,
+    pub(crate) reserved_descriptor_blocks: u32,
     spacing: Spacing,
 }
 
 impl Geometry {
     /// The geometry for `blocks` blocks.
     #[must_use]
-    pub fn new(blocks: u64, inodes_per_group: u32, spacing: Spacing) -> Self {
+    pub(crate) fn new(blocks: u64, inodes_per_group: u32, spacing: Spacing) -> Self {
         // 2^32 groups would be 512 PiB; sizes end at 16 TiB long before.
         let groups = blocks.div_ceil(u64::from(BLOCKS_PER_GROUP)).max(1) as u32;
         let descriptor_blocks = groups.div_ceil(DESCS_PER_BLOCK);
@@ -71,7 +71,9 @@ impl Geometry {
                 groups.div_ceil(DESCS_PER_BLOCK)
             }
         };
-        let reserved = area.saturating_sub(descriptor_blocks).clamp(1, MAX_RESERVED);
+        let reserved = area
+            .saturating_sub(descriptor_blocks)
+            .clamp(1, MAX_RESERVED);
         Self {
             blocks,
             groups,
@@ -84,20 +86,20 @@ impl Geometry {
 
     /// First block of a group.
     #[must_use]
-    pub fn group_start(&self, group: u32) -> u64 {
+    pub(crate) fn group_start(&self, group: u32) -> u64 {
         u64::from(group) * u64::from(BLOCKS_PER_GROUP)
     }
 
     /// How many blocks a group has: only the last may have fewer.
     #[must_use]
-    pub fn group_blocks(&self, group: u32) -> u32 {
+    pub(crate) fn group_blocks(&self, group: u32) -> u32 {
         let left = self.blocks.saturating_sub(self.group_start(group));
         left.min(u64::from(BLOCKS_PER_GROUP)) as u32
     }
 
     /// Whether the group begins with a copy of superblock and descriptors.
     #[must_use]
-    pub fn has_superblock(group: u32) -> bool {
+    pub(crate) fn has_superblock(group: u32) -> bool {
         let is_power_of = |base: u32| {
             let mut rest = group;
             while rest > 1 && rest.is_multiple_of(base) {
@@ -109,52 +111,60 @@ impl Geometry {
     }
 
     /// Groups with a backup of superblock and descriptors, ascending.
-    pub fn backup_groups(&self) -> impl Iterator<Item = u32> + use<> {
+    pub(crate) fn backup_groups(&self) -> impl Iterator<Item = u32> + use<> {
         let groups = self.groups;
         (1..groups).filter(|&group| Self::has_superblock(group))
     }
 
     /// Blocks at the beginning of a group with a superblock.
     #[must_use]
-    pub fn superblock_area(&self) -> u32 {
+    pub(crate) fn superblock_area(&self) -> u32 {
         1 + self.descriptor_blocks + self.reserved_descriptor_blocks
     }
 
     /// Blocks of one group's inode table.
     #[must_use]
-    pub fn table_blocks(&self) -> u32 {
+    pub(crate) fn table_blocks(&self) -> u32 {
         self.inodes_per_group / INODES_PER_BLOCK
     }
 
     /// Where the bitmaps and tables of the flex group of `group` lie.
     fn flex(&self, group: u32) -> Flex {
         let first = group - group % FLEX_GROUPS;
-        let lead = if Self::has_superblock(first) { self.superblock_area() } else { 0 };
+        let lead = if Self::has_superblock(first) {
+            self.superblock_area()
+        } else {
+            0
+        };
         let there = FLEX_GROUPS.min(self.groups - first);
         let slots = match self.spacing {
             Spacing::Stable => FLEX_GROUPS,
             Spacing::Compact => there,
         };
         let start = self.group_start(first) + u64::from(lead);
-        Flex { first, start, slots }
+        Flex {
+            first,
+            start,
+            slots,
+        }
     }
 
     /// Block of a group's block bitmap.
     #[must_use]
-    pub fn block_bitmap(&self, group: u32) -> u64 {
+    pub(crate) fn block_bitmap(&self, group: u32) -> u64 {
         let flex = self.flex(group);
         flex.start + u64::from(group - flex.first)
     }
 
     /// Block of a group's inode bitmap.
     #[must_use]
-    pub fn inode_bitmap(&self, group: u32) -> u64 {
+    pub(crate) fn inode_bitmap(&self, group: u32) -> u64 {
         self.block_bitmap(group) + u64::from(self.flex(group).slots)
     }
 
     /// First block of a group's inode table.
     #[must_use]
-    pub fn inode_table(&self, group: u32) -> u64 {
+    pub(crate) fn inode_table(&self, group: u32) -> u64 {
         let flex = self.flex(group);
         let size = u64::from(self.table_blocks());
         let tables = flex.start + 2 * u64::from(flex.slots);
@@ -165,7 +175,11 @@ impl Geometry {
         if at + size <= second {
             return at;
         }
-        let lead = if Self::has_superblock(flex.first + 1) { self.superblock_area() } else { 0 };
+        let lead = if Self::has_superblock(flex.first + 1) {
+            self.superblock_area()
+        } else {
+            0
+        };
         let fitting = (second - tables) / size;
         second + u64::from(lead) + (u64::from(group - flex.first) - fitting) * size
     }
@@ -173,8 +187,12 @@ impl Geometry {
     /// The blocks no file may have, in ascending order, without end: those of
     /// groups beyond the last are told as well.
     #[must_use]
-    pub fn reserved(&self) -> Reserved<'_> {
-        Reserved { geometry: self, group: 0, queue: Vec::new() }
+    pub(crate) fn reserved(&self) -> Reserved<'_> {
+        Reserved {
+            geometry: self,
+            group: 0,
+            queue: Vec::new(),
+        }
     }
 
     /// Pushes what is reserved in one group, ascending.
@@ -190,7 +208,10 @@ impl Geometry {
             return;
         }
         let whole = match self.spacing {
-            Spacing::Stable => Self { groups: u32::MAX, ..self.clone() },
+            Spacing::Stable => Self {
+                groups: u32::MAX,
+                ..self.clone()
+            },
             Spacing::Compact => self.clone(),
         };
         let last = (first + FLEX_GROUPS - 1).min(whole.groups - 1);
@@ -199,7 +220,11 @@ impl Geometry {
         if group == first {
             out.push(whole.flex(group).start..end.min(whole.first_gap(first, second)));
         } else if group == first + 1 && end > second {
-            let lead = if Self::has_superblock(group) { self.superblock_area() } else { 0 };
+            let lead = if Self::has_superblock(group) {
+                self.superblock_area()
+            } else {
+                0
+            };
             out.push(second + u64::from(lead)..end);
         }
     }
@@ -214,7 +239,7 @@ impl Geometry {
 
     /// Blocks that the groups need for themselves.
     #[must_use]
-    pub fn own_blocks(&self) -> u64 {
+    pub(crate) fn own_blocks(&self) -> u64 {
         let each = 2 + u64::from(self.table_blocks());
         let copies = 1 + self.backup_groups().count() as u64;
         u64::from(self.groups) * each + copies * u64::from(self.superblock_area())
@@ -223,7 +248,7 @@ impl Geometry {
     /// The number of blocks that the existing groups need for themselves: that
     /// of a file system whose last group holds nothing else.
     #[must_use]
-    pub fn metadata_end(&self) -> u64 {
+    pub(crate) fn metadata_end(&self) -> u64 {
         let last = self.groups - 1;
         let table = self.inode_table(last) + u64::from(self.table_blocks());
         let superblock = if Self::has_superblock(last) {
@@ -231,7 +256,10 @@ impl Geometry {
         } else {
             0
         };
-        table.max(superblock).max(self.inode_bitmap(last) + 1).max(self.group_start(last) + 1)
+        table
+            .max(superblock)
+            .max(self.inode_bitmap(last) + 1)
+            .max(self.group_start(last) + 1)
     }
 }
 
@@ -243,7 +271,7 @@ struct Flex {
 
 /// See [`Geometry::reserved`].
 #[derive(Debug)]
-pub struct Reserved<'a> {
+pub(crate) struct Reserved<'a> {
     geometry: &'a Geometry,
     group: u32,
     queue: Vec<Range<u64>>,
@@ -311,16 +339,24 @@ mod tests {
                     assert_eq!(geometry.own_blocks(), sum);
                     own.sort_by_key(|range| range.start);
                     for pair in own.windows(2) {
-                        assert!(pair[0].end <= pair[1].start, "{spacing:?} {inodes} {pair:?}");
+                        assert!(
+                            pair[0].end <= pair[1].start,
+                            "{spacing:?} {inodes} {pair:?}"
+                        );
                     }
                     let near = |range: &Range<u64>| range.start <= groups * 32768;
                     let reserved: Vec<_> = geometry.reserved().take_while(near).collect();
                     for pair in reserved.windows(2) {
-                        assert!(pair[0].end <= pair[1].start, "{spacing:?} {inodes} {pair:?}");
+                        assert!(
+                            pair[0].end <= pair[1].start,
+                            "{spacing:?} {inodes} {pair:?}"
+                        );
                     }
                     for range in &own {
                         assert!(
-                            reserved.iter().any(|r| r.start <= range.start && range.end <= r.end),
+                            reserved
+                                .iter()
+                                .any(|r| r.start <= range.start && range.end <= r.end),
                             "{spacing:?} {inodes} {groups}: {range:?}"
                         );
                     }

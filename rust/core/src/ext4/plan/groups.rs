@@ -24,7 +24,7 @@ struct Group {
 
 /// All groups.
 #[derive(Debug, Default)]
-pub struct Groups {
+pub(crate) struct Groups {
     groups: Vec<Group>,
     free_blocks: u64,
     free_inodes: u32,
@@ -33,7 +33,7 @@ pub struct Groups {
 impl Groups {
     /// Counts what `plan` uses. Needs everything of it but this.
     #[must_use]
-    pub fn new(plan: &Plan<'_>) -> Self {
+    pub(crate) fn new(plan: &Plan<'_>) -> Self {
         let mut groups = Self::count(plan);
         groups.set_flags_and_checksums(plan);
         groups
@@ -81,7 +81,10 @@ impl Groups {
         }
         for number in FIRST_INODE..=plan.numbers.highest() {
             if let Some(node) = plan.numbers.node(number) {
-                use_inode(number, matches!(plan.tree.node(node).kind, Kind::Directory(_)));
+                use_inode(
+                    number,
+                    matches!(plan.tree.node(node).kind, Kind::Directory(_)),
+                );
             }
         }
 
@@ -90,7 +93,11 @@ impl Groups {
             .map(|(number, group)| u64::from(geometry.group_blocks(number) - group.used_blocks))
             .sum();
         let free_inodes = groups.iter().map(|group| per - group.used_inodes).sum();
-        Self { groups, free_blocks, free_inodes }
+        Self {
+            groups,
+            free_blocks,
+            free_inodes,
+        }
     }
 
     fn set_flags_and_checksums(&mut self, plan: &Plan<'_>) {
@@ -124,37 +131,41 @@ impl Groups {
 
     /// Free blocks of the whole.
     #[must_use]
-    pub fn free_blocks(&self) -> u64 {
+    pub(crate) fn free_blocks(&self) -> u64 {
         self.free_blocks
     }
 
     /// Free inodes of the whole.
     #[must_use]
-    pub fn free_inodes(&self) -> u32 {
+    pub(crate) fn free_inodes(&self) -> u32 {
         self.free_inodes
     }
 
     /// Whether the group's block bitmap is written.
     #[must_use]
-    pub fn has_block_bitmap(&self, group: u32) -> bool {
-        !self.groups[group as usize].flags.contains(GroupFlags::BLOCK_UNINIT)
+    pub(crate) fn has_block_bitmap(&self, group: u32) -> bool {
+        !self.groups[group as usize]
+            .flags
+            .contains(GroupFlags::BLOCK_UNINIT)
     }
 
     /// Whether the group's inode bitmap is written.
     #[must_use]
-    pub fn has_inode_bitmap(&self, group: u32) -> bool {
-        !self.groups[group as usize].flags.contains(GroupFlags::INODE_UNINIT)
+    pub(crate) fn has_inode_bitmap(&self, group: u32) -> bool {
+        !self.groups[group as usize]
+            .flags
+            .contains(GroupFlags::INODE_UNINIT)
     }
 
     /// Inodes of the group's table up to the last one in use.
     #[must_use]
-    pub fn table_used(&self, group: u32) -> u32 {
+    pub(crate) fn table_used(&self, group: u32) -> u32 {
         self.groups[group as usize].table_used
     }
 
     /// The group's descriptor.
     #[must_use]
-    pub fn descriptor(&self, geometry: &Geometry, number: u32) -> GroupDesc {
+    pub(crate) fn descriptor(&self, geometry: &Geometry, number: u32) -> GroupDesc {
         let group = &self.groups[number as usize];
         GroupDesc {
             block_bitmap: geometry.block_bitmap(number),
@@ -172,10 +183,14 @@ impl Groups {
 }
 
 /// The blocks that exist for the sake of `group`, wherever they lie.
-pub fn own_blocks(geometry: &Geometry, group: u32) -> [Range<u64>; 4] {
+pub(crate) fn own_blocks(geometry: &Geometry, group: u32) -> [Range<u64>; 4] {
     let one = |at: u64| at..at + 1;
     let start = geometry.group_start(group);
-    let area = if Geometry::has_superblock(group) { geometry.superblock_area() } else { 0 };
+    let area = if Geometry::has_superblock(group) {
+        geometry.superblock_area()
+    } else {
+        0
+    };
     let table = geometry.inode_table(group);
     [
         start..start + u64::from(area),
@@ -186,7 +201,7 @@ pub fn own_blocks(geometry: &Geometry, group: u32) -> [Range<u64>; 4] {
 }
 
 /// A range of blocks, cut at the groups' borders: (group, bits in it).
-pub fn per_group(range: &Range<u64>) -> impl Iterator<Item = (u32, Range<u32>)> {
+pub(crate) fn per_group(range: &Range<u64>) -> impl Iterator<Item = (u32, Range<u32>)> {
     let per = u64::from(BLOCKS_PER_GROUP);
     let Range { mut start, end } = *range;
     std::iter::from_fn(move || {

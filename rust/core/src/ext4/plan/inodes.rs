@@ -79,12 +79,21 @@ impl Plan<'_> {
     /// subdirectory. Above the limit the number is 1 (`dir_nlink`,
     /// `ext4_inc_count`).
     fn directory_links(&self, node: NodeId) -> u16 {
-        let entries = self.tree.directory(node).map_or(&[][..], |directory| &directory.entries);
+        let entries = self
+            .tree
+            .directory(node)
+            .map_or(&[][..], |directory| &directory.entries);
         let is_directory = |id: NodeId| matches!(self.tree.node(id).kind, Kind::Directory(_));
-        let below = entries.iter().filter(|entry| is_directory(entry.node)).count();
+        let below = entries
+            .iter()
+            .filter(|entry| is_directory(entry.node))
+            .count();
         let ours = usize::from(self.lost_and_found && node == self.tree.root());
         let links = 2 + below + ours;
-        u16::try_from(links).ok().filter(|&links| u32::from(links) < validate::LINK_MAX).unwrap_or(1)
+        u16::try_from(links)
+            .ok()
+            .filter(|&links| u32::from(links) < validate::LINK_MAX)
+            .unwrap_or(1)
     }
 
     fn own_inode(&self, mode: u16) -> Inode {
@@ -134,7 +143,11 @@ impl Plan<'_> {
         let copies = 1 + self.geometry.backup_groups().count() as u64;
         let mut block = [0; 60];
         // It has no extents and so 32 bits; it lies in the first flex group.
-        put_u32(&mut block, DOUBLE_INDIRECT * 4, self.layout.resize_block as u32);
+        put_u32(
+            &mut block,
+            DOUBLE_INDIRECT * 4,
+            self.layout.resize_block as u32,
+        );
         Inode {
             size: (12 + pointers + pointers * pointers) * u64::from(BLOCK_SIZE),
             blocks: 1 + u64::from(self.geometry.reserved_descriptor_blocks) * copies,

@@ -16,46 +16,51 @@ const LOST_AND_FOUND_BLOCKS: u64 = 4;
 
 /// Where everything but the file system's own blocks lies.
 #[derive(Debug)]
-pub struct Layout {
+pub(crate) struct Layout {
     /// All runs, ascending.
-    pub runs: Vec<Run>,
+    pub(crate) runs: Vec<Run>,
     /// For each node the index of its first run; `u32::MAX` when it has none.
-    pub first_run: Vec<u32>,
+    pub(crate) first_run: Vec<u32>,
     /// Blocks in the runs.
-    pub used: u64,
+    pub(crate) used: u64,
     /// The block behind the last one.
-    pub end: u64,
+    pub(crate) end: u64,
     /// Extents of the journal: index of its first run.
-    pub journal_run: u32,
+    pub(crate) journal_run: u32,
     /// The double indirect block of the resize inode.
-    pub resize_block: u64,
+    pub(crate) resize_block: u64,
 }
 
 impl Layout {
     /// The runs of our `lost+found`, which lie behind the resize block.
     #[must_use]
-    pub fn lost_and_found_runs(&self) -> &[Run] {
-        let first = self.runs.partition_point(|run| run.start <= self.resize_block);
+    pub(crate) fn lost_and_found_runs(&self) -> &[Run] {
+        let first = self
+            .runs
+            .partition_point(|run| run.start <= self.resize_block);
         let rest = &self.runs[first..];
-        let count = rest.iter().take_while(|run| run.what == What::LostAndFound).count();
+        let count = rest
+            .iter()
+            .take_while(|run| run.what == What::LostAndFound)
+            .count();
         &rest[..count]
     }
 }
 
 /// What a layout is made from.
 #[derive(Debug)]
-pub struct Layouter<'t> {
+pub(crate) struct Layouter<'t> {
     /// The tree.
-    pub tree: &'t Tree,
+    pub(crate) tree: &'t Tree,
     /// Its directories, divided into blocks.
-    pub directories: &'t Directories,
+    pub(crate) directories: &'t Directories,
     /// Whether there is a `lost+found` of our making.
-    pub lost_and_found: bool,
+    pub(crate) lost_and_found: bool,
 }
 
 impl Layouter<'_> {
     /// Places everything for `geometry`, with a journal of `journal` blocks.
-    pub fn layout(
+    pub(crate) fn layout(
         &self,
         geometry: &Geometry,
         spacing: Spacing,
@@ -74,7 +79,8 @@ impl Layouter<'_> {
         let resize_run = work.allocator.run_count();
         work.allocator.take(What::Resize, 0, 0, 1);
         if self.lost_and_found {
-            work.allocator.take(What::LostAndFound, 0, 0, LOST_AND_FOUND_BLOCKS);
+            work.allocator
+                .take(What::LostAndFound, 0, 0, LOST_AND_FOUND_BLOCKS);
         }
         let mut sparse = Vec::new();
         for (index, slot) in (0u32..).zip(tree.slots()) {
@@ -154,7 +160,10 @@ impl Work<'_> {
     }
 
     fn place_directory(&mut self, node: NodeId, slot: u32, blocks: u32, reserved: u64) {
-        let last = self.tree.directory(node).is_some_and(|dir| dir.last_slot == slot);
+        let last = self
+            .tree
+            .directory(node)
+            .is_some_and(|dir| dir.last_slot == slot);
         let visible = node == self.tree.root() || self.tree.node(node).links > 0;
         if !last || !visible {
             self.skip(reserved);
@@ -162,7 +171,9 @@ impl Work<'_> {
         }
         self.place_xattrs(node);
         self.begin(node);
-        let pieces = self.allocator.take(What::Directory, owner(node), 0, u64::from(blocks));
+        let pieces = self
+            .allocator
+            .take(What::Directory, owner(node), 0, u64::from(blocks));
         self.place_extent_tree(node, pieces);
         self.skip(reserved.saturating_sub(u64::from(blocks)));
     }
@@ -177,26 +188,35 @@ impl Work<'_> {
     }
 
     fn place_file(&mut self, node: NodeId) {
-        let Kind::File { size, content } = self.tree.node(node).kind else { return };
+        let Kind::File { size, content } = self.tree.node(node).kind else {
+            return;
+        };
         if size == 0 {
             return;
         }
         self.begin(node);
         let mut pieces = 0;
         match self.tree.content(content) {
-            Content::Layer { data: Some(map), .. } => {
+            Content::Layer {
+                data: Some(map), ..
+            } => {
                 for (first, count) in block_ranges(map) {
                     pieces += self.allocator.take(What::Data, owner(node), first, count);
                 }
             }
-            _ => pieces = self.allocator.take(What::Data, owner(node), 0, blocks_of(size)),
+            _ => {
+                pieces = self
+                    .allocator
+                    .take(What::Data, owner(node), 0, blocks_of(size))
+            }
         }
         self.place_extent_tree(node, pieces);
     }
 
     fn place_extent_tree(&mut self, node: NodeId, pieces: u32) {
         let blocks = Shape::new(pieces as usize).blocks() as u64;
-        self.allocator.take(What::ExtentTree, owner(node), 0, blocks);
+        self.allocator
+            .take(What::ExtentTree, owner(node), 0, blocks);
     }
 
     fn begin(&mut self, node: NodeId) {
@@ -225,5 +245,8 @@ fn block_ranges(map: &[crate::tree::Extent]) -> Vec<(u32, u64)> {
         }
     }
     // Files end at 2^32 blocks: checked before anything is placed.
-    ranges.into_iter().map(|(first, end)| (first as u32, end - first)).collect()
+    ranges
+        .into_iter()
+        .map(|(first, end)| (first as u32, end - first))
+        .collect()
 }

@@ -78,9 +78,17 @@ impl<'t> Plan<'t> {
         let lost_and_found = tree.lookup(tree.root(), LOST_AND_FOUND_NAME).is_none();
         let directories = Directories::new(tree, lost_and_found);
         let mut attributes = Attributes::new(tree, &mut warnings)?;
-        let layouter = Layouter { tree, directories: &directories, lost_and_found };
-        let Sized { geometry, numbers, layout, journal } =
-            size::solve(&layouter, options, &mut attributes)?;
+        let layouter = Layouter {
+            tree,
+            directories: &directories,
+            lost_and_found,
+        };
+        let Sized {
+            geometry,
+            numbers,
+            layout,
+            journal,
+        } = size::solve(&layouter, options, &mut attributes)?;
 
         let digest = tree.metadata_digest();
         let uuid = options.uuid.unwrap_or_else(|| derived_uuid(&digest, 0));
@@ -89,7 +97,11 @@ impl<'t> Plan<'t> {
         let newest = tree.newest_mtime();
         let time = Timestamp {
             seconds: options.timestamp.unwrap_or(newest.seconds),
-            nanoseconds: if options.timestamp.is_some() { 0 } else { newest.nanoseconds },
+            nanoseconds: if options.timestamp.is_some() {
+                0
+            } else {
+                newest.nanoseconds
+            },
         };
         let image_bytes = match options.size {
             Size::Bytes(bytes) => bytes - bytes % u64::from(BLOCK_SIZE),
@@ -151,7 +163,9 @@ impl<'t> Plan<'t> {
     /// Inodes of the file system.
     #[must_use]
     pub fn inode_count(&self) -> u32 {
-        self.geometry.groups.saturating_mul(self.geometry.inodes_per_group)
+        self.geometry
+            .groups
+            .saturating_mul(self.geometry.inodes_per_group)
     }
 
     /// Free inodes.
@@ -175,14 +189,18 @@ impl<'t> Plan<'t> {
     /// Bytes that are written; the rest of the image are holes.
     #[must_use]
     pub fn bytes_to_write(&self) -> u64 {
-        self.regions().map(|region| region.blocks * u64::from(BLOCK_SIZE)).sum()
+        self.regions()
+            .map(|region| region.blocks * u64::from(BLOCK_SIZE))
+            .sum()
     }
 
     /// The file that a region of data belongs to: where its bytes are, its
     /// size, and the byte of it where the region begins.
     #[must_use]
     pub fn data(&self, region: &Region) -> Option<(ContentId, u64, u64)> {
-        let RegionKind::Run { index, skip } = region.kind else { return None };
+        let RegionKind::Run { index, skip } = region.kind else {
+            return None;
+        };
         let run = &self.layout.runs[index as usize];
         if run.what != What::Data {
             return None;

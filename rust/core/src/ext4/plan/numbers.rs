@@ -6,14 +6,14 @@ use crate::ext4::format::{FIRST_INODE, ROOT_INODE};
 use crate::tree::{NodeId, Slot, Tree};
 
 /// `lost+found` has the first ordinary number, as mke2fs gives it.
-pub const LOST_AND_FOUND: u32 = FIRST_INODE;
+pub(crate) const LOST_AND_FOUND: u32 = FIRST_INODE;
 
 /// The root directory's number.
-pub const ROOT: u32 = ROOT_INODE;
+pub(crate) const ROOT: u32 = ROOT_INODE;
 
 /// Which node has which number.
 #[derive(Debug)]
-pub struct Numbers {
+pub(crate) struct Numbers {
     of_node: Vec<u32>,
     node_of: Vec<u32>,
 }
@@ -24,7 +24,7 @@ const NONE: u32 = u32::MAX;
 impl Numbers {
     /// Numbers all visible inodes; in [`Spacing::Stable`] hidden ones leave
     /// gaps.
-    pub fn new(tree: &Tree, spacing: Spacing) -> Result<Self> {
+    pub(crate) fn new(tree: &Tree, spacing: Spacing) -> Result<Self> {
         let mut numbers = Self {
             of_node: vec![NONE; tree.len()],
             // Number 0 does not exist; up to 11 they are spoken for.
@@ -65,13 +65,13 @@ impl Numbers {
 
     /// The number of a visible node.
     #[must_use]
-    pub fn of(&self, node: NodeId) -> u32 {
+    pub(crate) fn of(&self, node: NodeId) -> u32 {
         self.of_node[node.index()]
     }
 
     /// The node of a number, if it has one.
     #[must_use]
-    pub fn node(&self, number: u32) -> Option<NodeId> {
+    pub(crate) fn node(&self, number: u32) -> Option<NodeId> {
         match self.node_of.get(number as usize) {
             None | Some(&NONE) => None,
             Some(&index) => Some(NodeId::new(index)),
@@ -80,7 +80,7 @@ impl Numbers {
 
     /// The highest number given.
     #[must_use]
-    pub fn highest(&self) -> u32 {
+    pub(crate) fn highest(&self) -> u32 {
         self.node_of.len() as u32 - 1
     }
 }

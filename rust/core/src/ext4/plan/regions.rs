@@ -91,16 +91,24 @@ impl Region {
             RegionKind::ReservedDescriptors { first } => {
                 RegionKind::ReservedDescriptors { first: more(first) }
             }
-            RegionKind::InodeTable { group, first } => {
-                RegionKind::InodeTable { group, first: more(first) }
-            }
-            RegionKind::Run { index, skip } => RegionKind::Run { index, skip: more(skip) },
+            RegionKind::InodeTable { group, first } => RegionKind::InodeTable {
+                group,
+                first: more(first),
+            },
+            RegionKind::Run { index, skip } => RegionKind::Run {
+                index,
+                skip: more(skip),
+            },
             one @ (RegionKind::Superblock { .. }
             | RegionKind::BlockBitmap { .. }
             | RegionKind::InodeBitmap { .. }) => one,
         };
         let head = Self { blocks, ..self };
-        let tail = Self { start: self.start + blocks, blocks: self.blocks - blocks, kind };
+        let tail = Self {
+            start: self.start + blocks,
+            blocks: self.blocks - blocks,
+            kind,
+        };
         (head, Some(tail))
     }
 }
@@ -109,7 +117,11 @@ impl Plan<'_> {
     /// Everything in the image that is not a hole, in ascending order.
     #[must_use]
     pub fn regions(&self) -> Regions<'_> {
-        Regions { own: &self.own, runs: &self.layout.runs, next_run: 0 }
+        Regions {
+            own: &self.own,
+            runs: &self.layout.runs,
+            next_run: 0,
+        }
     }
 
     /// The file system's own regions, ascending.
@@ -118,7 +130,11 @@ impl Plan<'_> {
         let mut regions = Vec::new();
         let mut add = |start: u64, blocks: u32, kind| {
             if blocks > 0 {
-                regions.push(Region { start, blocks: u64::from(blocks), kind });
+                regions.push(Region {
+                    start,
+                    blocks: u64::from(blocks),
+                    kind,
+                });
             }
         };
         for group in 0..geometry.groups {
@@ -138,13 +154,25 @@ impl Plan<'_> {
                 }
             }
             if self.groups.has_block_bitmap(group) {
-                add(geometry.block_bitmap(group), 1, RegionKind::BlockBitmap { group });
+                add(
+                    geometry.block_bitmap(group),
+                    1,
+                    RegionKind::BlockBitmap { group },
+                );
             }
             if self.groups.has_inode_bitmap(group) {
-                add(geometry.inode_bitmap(group), 1, RegionKind::InodeBitmap { group });
+                add(
+                    geometry.inode_bitmap(group),
+                    1,
+                    RegionKind::InodeBitmap { group },
+                );
             }
             let used = self.groups.table_used(group).div_ceil(INODES_PER_BLOCK);
-            add(geometry.inode_table(group), used, RegionKind::InodeTable { group, first: 0 });
+            add(
+                geometry.inode_table(group),
+                used,
+                RegionKind::InodeTable { group, first: 0 },
+            );
         }
         regions.sort_unstable_by_key(|region| region.start);
         regions
@@ -170,8 +198,15 @@ impl Regions<'_> {
                 _ => run.len,
             };
             if blocks > 0 {
-                let kind = RegionKind::Run { index: self.next_run, skip: 0 };
-                return Some(Region { start: run.start, blocks: u64::from(blocks), kind });
+                let kind = RegionKind::Run {
+                    index: self.next_run,
+                    skip: 0,
+                };
+                return Some(Region {
+                    start: run.start,
+                    blocks: u64::from(blocks),
+                    kind,
+                });
             }
             self.next_run += 1;
         }

@@ -3,7 +3,7 @@
 /// What the blocks of a run are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum What {
+pub(crate) enum What {
     /// A file's data. The owner is a node.
     Data,
     /// The target of a symlink too long for its inode. The owner is a node.
@@ -26,23 +26,23 @@ pub enum What {
 
 /// Blocks side by side with one owner.
 #[derive(Clone, Copy, Debug)]
-pub struct Run {
+pub(crate) struct Run {
     /// First block in the image.
-    pub start: u64,
+    pub(crate) start: u64,
     /// First block within what the owner has of that kind.
-    pub logical: u32,
+    pub(crate) logical: u32,
     /// How many: at most [`crate::ext4::format::extent::MAX_EXTENT_BLOCKS`].
-    pub len: u32,
+    pub(crate) len: u32,
     /// Whose they are, see [`What`].
-    pub owner: u32,
+    pub(crate) owner: u32,
     /// What they are.
-    pub what: What,
+    pub(crate) what: What,
 }
 
 impl Run {
     /// The block behind the last one.
     #[must_use]
-    pub fn end(&self) -> u64 {
+    pub(crate) fn end(&self) -> u64 {
         self.start + u64::from(self.len)
     }
 }

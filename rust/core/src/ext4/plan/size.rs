@@ -20,20 +20,20 @@ const DEFAULT_INODES_PER_GROUP: u32 = 8192;
 
 /// A size with all that follows from it.
 #[derive(Debug)]
-pub struct Sized {
+pub(crate) struct Sized {
     /// The geometry.
-    pub geometry: Geometry,
+    pub(crate) geometry: Geometry,
     /// The inode numbers.
-    pub numbers: Numbers,
+    pub(crate) numbers: Numbers,
     /// Where everything lies.
-    pub layout: Layout,
+    pub(crate) layout: Layout,
     /// Blocks of the journal.
-    pub journal: u32,
+    pub(crate) journal: u32,
 }
 
 /// `ext2fs_default_journal_size`, in blocks.
 #[must_use]
-pub fn default_journal(blocks: u64) -> u32 {
+pub(crate) fn default_journal(blocks: u64) -> u32 {
     const STEPS: [(u64, u32); 8] = [
         (2048, 0),
         (32768, 1024),
@@ -51,12 +51,16 @@ pub fn default_journal(blocks: u64) -> u32 {
 }
 
 /// Finds the size that `options` wish for.
-pub fn solve(
+pub(crate) fn solve(
     layouter: &Layouter<'_>,
     options: &ImageOptions,
     attributes: &mut Attributes,
 ) -> Result<Sized> {
-    let mut solver = Solver { layouter, options, attributes };
+    let mut solver = Solver {
+        layouter,
+        options,
+        attributes,
+    };
     match options.size {
         Size::Auto => solver.auto(),
         Size::Min => solver.min(),
@@ -94,7 +98,12 @@ impl Solver<'_, '_> {
         }
         // OK to unwrap: the last turn of the loop always finds one.
         let (geometry, layout, journal) = sized.expect("a size");
-        Ok(Sized { geometry, numbers, layout, journal })
+        Ok(Sized {
+            geometry,
+            numbers,
+            layout,
+            journal,
+        })
     }
 
     /// The size for a number of inodes in a group, with `free` free blocks and
@@ -131,7 +140,12 @@ impl Solver<'_, '_> {
             let need = layout.end.max(geometry.metadata_end());
             check_limit(need)?;
             if need <= blocks {
-                return Ok(Sized { geometry, numbers, layout, journal });
+                return Ok(Sized {
+                    geometry,
+                    numbers,
+                    layout,
+                    journal,
+                });
             }
             blocks = need;
         }
@@ -150,7 +164,12 @@ impl Solver<'_, '_> {
                 let journal = default_journal(blocks);
                 let layout = self.layout(&geometry, spacing, journal);
                 if layout.end.max(geometry.metadata_end()) <= blocks {
-                    return Ok(Sized { geometry, numbers, layout, journal });
+                    return Ok(Sized {
+                        geometry,
+                        numbers,
+                        layout,
+                        journal,
+                    });
                 }
             }
         }
@@ -160,7 +179,10 @@ impl Solver<'_, '_> {
         let least = self.min()?;
         let needed = least.geometry.blocks;
         if wished < needed {
-            return Err(Error::TooSmall { given: bytes, needed: needed * u64::from(BLOCK_SIZE) });
+            return Err(Error::TooSmall {
+                given: bytes,
+                needed: needed * u64::from(BLOCK_SIZE),
+            });
         }
         let boundary = wished - wished % u64::from(BLOCKS_PER_GROUP);
         for blocks in [wished, boundary] {
@@ -169,7 +191,12 @@ impl Solver<'_, '_> {
                 let numbers = Numbers::new(self.layouter.tree, Spacing::Compact)?;
                 let (geometry, layout, taken) = self.compact(&numbers, blocks, journal);
                 if layout.end.max(geometry.metadata_end()) <= blocks {
-                    return Ok(Sized { geometry, numbers, layout, journal: taken });
+                    return Ok(Sized {
+                        geometry,
+                        numbers,
+                        layout,
+                        journal: taken,
+                    });
                 }
                 if journal == 0 {
                     break;
@@ -177,7 +204,8 @@ impl Solver<'_, '_> {
                 journal /= 2;
             }
         }
-        Ok(least)
+        // Placed anew: the attributes' blocks lie where the last try put them.
+        self.min()
     }
 
     /// A compact layout in `blocks` blocks, which may be too few, with a
@@ -205,7 +233,8 @@ impl Solver<'_, '_> {
     }
 
     fn layout(&mut self, geometry: &Geometry, spacing: Spacing, journal: u32) -> Layout {
-        self.layouter.layout(geometry, spacing, journal, self.attributes)
+        self.layouter
+            .layout(geometry, spacing, journal, self.attributes)
     }
 
     /// Inodes for a file system of `blocks` blocks: one for 16 KiB or what the
@@ -214,7 +243,9 @@ impl Solver<'_, '_> {
         let used = u64::from(numbers.highest());
         let by_size = blocks * u64::from(BLOCK_SIZE) / BYTES_PER_INODE;
         let wished = self.options.inodes.unwrap_or(by_size);
-        wished.max(used + used.div_ceil(10)).min(u64::from(u32::MAX))
+        wished
+            .max(used + used.div_ceil(10))
+            .min(u64::from(u32::MAX))
     }
 
     /// Gaps for hidden content are kept while they are small beside what is
@@ -263,7 +294,14 @@ mod tests {
     /// From mke2fs of e2fsprogs 1.47.0, by dumpe2fs.
     #[test]
     fn journals_are_as_mke2fs_sizes_them() {
-        for (mebibytes, journal) in [(7, 0), (8, 1024), (127, 1024), (128, 4096), (1024, 8192), (2048, 16384)] {
+        for (mebibytes, journal) in [
+            (7, 0),
+            (8, 1024),
+            (127, 1024),
+            (128, 4096),
+            (1024, 8192),
+            (2048, 16384),
+        ] {
             assert_eq!(default_journal(mebibytes << 8), journal, "{mebibytes} MiB");
         }
     }

@@ -7,14 +7,14 @@ use crate::ext4::format::BLOCK_SIZE;
 use crate::tree::{Kind, NodeId, Tree};
 
 /// `EXT4_LINK_MAX`
-pub const LINK_MAX: u32 = 65_000;
+pub(crate) const LINK_MAX: u32 = 65_000;
 /// Blocks of a file are numbered with 32 bits.
 const MAX_FILE_SIZE: u64 = (u32::MAX as u64) * BLOCK_SIZE as u64;
 /// A target and its NUL fill at most a block.
 const MAX_TARGET: usize = BLOCK_SIZE as usize - 1;
 
 /// The label, padded.
-pub fn label(label: &[u8]) -> Result<[u8; 16]> {
+pub(crate) fn label(label: &[u8]) -> Result<[u8; 16]> {
     let mut padded = [0; 16];
     let Some(room) = padded.get_mut(..label.len()) else {
         return Err(Error::InvalidOption {
@@ -23,14 +23,17 @@ pub fn label(label: &[u8]) -> Result<[u8; 16]> {
         });
     };
     if label.contains(&0) {
-        return Err(Error::InvalidOption { option: "label", reason: "it has a NUL byte".into() });
+        return Err(Error::InvalidOption {
+            option: "label",
+            reason: "it has a NUL byte".into(),
+        });
     }
     room.copy_from_slice(label);
     Ok(padded)
 }
 
 /// Checks every visible inode.
-pub fn tree(tree: &Tree, warnings: &mut Vec<String>) -> Result<()> {
+pub(crate) fn tree(tree: &Tree, warnings: &mut Vec<String>) -> Result<()> {
     let mut clamped = 0u64;
     let mut example = None;
     for (id, node) in tree.nodes() {
@@ -47,7 +50,10 @@ pub fn tree(tree: &Tree, warnings: &mut Vec<String>) -> Result<()> {
                 format!("a file of {size} bytes; ext4 holds files up to {MAX_FILE_SIZE}")
             }
             Kind::Symlink(target) if target.len() > MAX_TARGET || target.is_empty() => {
-                format!("a symlink of {} bytes; ext4 holds 1 to {MAX_TARGET}", target.len())
+                format!(
+                    "a symlink of {} bytes; ext4 holds 1 to {MAX_TARGET}",
+                    target.len()
+                )
             }
             Kind::CharDevice(device) | Kind::BlockDevice(device)
                 if device_block(device).is_none() =>
@@ -58,7 +64,10 @@ pub fn tree(tree: &Tree, warnings: &mut Vec<String>) -> Result<()> {
                 )
             }
             _ if node.links > LINK_MAX => {
-                format!("{} hard links; ext4 holds {LINK_MAX} of one inode", node.links)
+                format!(
+                    "{} hard links; ext4 holds {LINK_MAX} of one inode",
+                    node.links
+                )
             }
             _ => continue,
         };
@@ -69,7 +78,11 @@ pub fn tree(tree: &Tree, warnings: &mut Vec<String>) -> Result<()> {
             "{}: its time lies outside 1901-12-13 to 2446-05-10, which ext4 can tell, and was \
              set to the nearest that it can{}",
             tree.display_path(example),
-            if clamped > 1 { format!(" ({} more such)", clamped - 1) } else { String::new() },
+            if clamped > 1 {
+                format!(" ({} more such)", clamped - 1)
+            } else {
+                String::new()
+            },
         ));
     }
     Ok(())

@@ -46,7 +46,10 @@ pub fn write_image(
     let mut regions = plan.regions();
     // OK to unwrap: block 0 is the superblock.
     let superblock = regions.next().expect("a superblock");
-    let windows = Mutex::new(Windows { regions, rest: None });
+    let windows = Mutex::new(Windows {
+        regions,
+        rest: None,
+    });
     let failed = AtomicBool::new(false);
 
     let work = || -> Result<u64> {
@@ -57,7 +60,11 @@ pub fn write_image(
         while !failed.load(Ordering::Relaxed) {
             control.check()?;
             // OK to unwrap: no thread panics while it holds the lock.
-            if !windows.lock().expect("an unpoisoned lock").next_window(&mut window) {
+            if !windows
+                .lock()
+                .expect("an unpoisoned lock")
+                .next_window(&mut window)
+            {
                 break;
             }
             let bytes = fill_window(plan, &mut *opener, &window, &mut buffer)?;
@@ -80,7 +87,11 @@ pub fn write_image(
         let others: Vec<_> = (1..threads).map(|_| scope.spawn(guarded)).collect();
         results.push(guarded());
         for other in others {
-            results.push(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            results.push(
+                other
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            );
         }
     });
     let mut bytes = 0;
@@ -91,7 +102,10 @@ pub fn write_image(
     let mut block = vec![0; superblock.bytes() as usize];
     plan.encode(&superblock, &mut block);
     write_all_at(output, &block, superblock.offset(), path)?;
-    Ok(Written { bytes: bytes + superblock.bytes(), method: "read+pwrite" })
+    Ok(Written {
+        bytes: bytes + superblock.bytes(),
+        method: "read+pwrite",
+    })
 }
 
 /// Cuts the regions into windows.
@@ -106,7 +120,9 @@ impl Windows<'_> {
         window.clear();
         let mut blocks = 0;
         while let Some(region) = self.rest.take().or_else(|| self.regions.next()) {
-            let follows = window.last().is_none_or(|last: &Region| last.end() == region.start);
+            let follows = window
+                .last()
+                .is_none_or(|last: &Region| last.end() == region.start);
             if !follows || blocks == WINDOW_BLOCKS {
                 self.rest = Some(region);
                 break;
@@ -166,7 +182,10 @@ pub fn fill_region(
         ReadFault::Io(source) => Error::io("read", opener.path(content))(source),
         ReadFault::Short(read) => Error::LayerChanged {
             path: opener.path(content),
-            reason: format!("it had {size} bytes and now ends at {}", offset + read as u64),
+            reason: format!(
+                "it had {size} bytes and now ends at {}",
+                offset + read as u64
+            ),
         },
     })
 }
@@ -200,7 +219,11 @@ fn read_exact_at(
 fn write_all_at(output: &File, mut bytes: &[u8], mut offset: u64, path: &Path) -> Result<()> {
     while !bytes.is_empty() {
         match rustix::io::pwrite(output, bytes, offset) {
-            Ok(0) => return Err(Error::io("write", path)(std::io::Error::from(std::io::ErrorKind::WriteZero))),
+            Ok(0) => {
+                return Err(Error::io("write", path)(std::io::Error::from(
+                    std::io::ErrorKind::WriteZero,
+                )))
+            }
             Ok(count) => {
                 bytes = &bytes[count..];
                 offset += count as u64;

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
@@ -77,7 +78,10 @@ def newest_e2fsprogs_or_reason() -> judge.E2fsprogs | str:
     )
 
 
-Judge = Callable[[Path], None]
+class Judge(Protocol):
+    """See ``judge_image``."""
+
+    def __call__(self, image: Path, *, but_for: str | None = None) -> None: ...
 
 
 @pytest.fixture(scope="session")
@@ -90,8 +94,8 @@ def judge_image(newest_e2fsprogs_or_reason: judge.E2fsprogs | str) -> Judge:
     releases = [judge.installed(), newest_e2fsprogs_or_reason]
     at_hand = [tools for tools in releases if isinstance(tools, judge.E2fsprogs)]
 
-    def ask(image: Path) -> None:
-        found = [line for tools in at_hand for line in judge.complaints(image, tools)]
+    def ask(image: Path, *, but_for: str | None = None) -> None:
+        found = [line for tools in at_hand for line in judge.complaints(image, tools, but_for=but_for)]
         found += judge.own_complaints(image)
         assert not found, "\n".join([f"{image}:", *found])
 

@@ -33,6 +33,10 @@ class Case:
     #: The kernel shows it, but no (honest) image can: we must refuse and name
     #: this path.
     unrepresentable: str | None = None
+    #: ... or make the image with the nearest time, and warn of this path.
+    clamped: bool = False
+    #: What e2fsck always says of such a tree, whoever wrote it.
+    e2fsck_says: str | None = None
     stores: tuple[str, ...] = STORES
     userxattr: bool = False
     #: The overlay is mounted with metacopy=on.
@@ -55,6 +59,8 @@ def case(
     *,
     refused: tuple[str, str] | None = None,
     unrepresentable: str | None = None,
+    clamped: bool = False,
+    e2fsck_says: str | None = None,
     stores: tuple[str, ...] = STORES,
     userxattr: bool = False,
     metacopy: bool = False,
@@ -78,6 +84,8 @@ def case(
                 make=make,
                 refused=refused,
                 unrepresentable=unrepresentable,
+                clamped=clamped,
+                e2fsck_says=e2fsck_says,
                 stores=stores,
                 userxattr=user,
                 metacopy=metacopy,

@@ -135,7 +135,8 @@ def _read_directory(
         tree.allocated[child] = status.st_blocks * 512
         if stat.S_ISDIR(status.st_mode):
             subdirectories.append(name)
-        elif status.st_nlink > 1:
+        else:
+            # Whatever st_nlink: by redirects one name can show at two places.
             groups[status.st_dev, status.st_ino].append(child)
     subdirectories.reverse()
     return subdirectories

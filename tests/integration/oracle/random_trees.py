@@ -71,8 +71,14 @@ names = st.sampled_from(COMMON_NAMES) | st.binary(min_size=1, max_size=255).map(
 
 owners = _edges(0, 1, 65_535, 65_536, 2**31, 2**32 - 2, least=0, most=2**32 - 2)
 
+
+def _undoubted(second: int) -> int:
+    """Not one of the years 2310 to 2378: see the case times_that_e2fsck_doubts."""
+    return second - 2**32 if 3 * 2**32 - 2**31 <= second < 3 * 2**32 else second
+
+
 times = st.builds(
-    lambda second, nanosecond: second * SECOND + nanosecond,
+    lambda second, nanosecond: _undoubted(second) * SECOND + nanosecond,
     _edges(-(2**31) + 1, -1, 0, 2**31 - 1, 2**31, 2**32, 0x37FFFFFFE, least=-(2**31) + 1, most=0x37FFFFFFE),
     _edges(0, 1, SECOND - 1, least=0, most=SECOND - 1),
 )

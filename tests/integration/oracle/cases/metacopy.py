@@ -272,15 +272,6 @@ def metacopy_of_another_size(chain: Chain) -> Claims:
     return {}
 
 
-@case("2.7", userxattr=True, refused=("EPERM", "f"))
-def metacopy_with_userxattr(chain: Chain) -> Claims:
-    """No mount option makes the kernel follow user.overlay.metacopy."""
-    base, top = chain.two()
-    base.file("f", DATA)
-    top.metacopy("f", len(DATA))
-    return {}
-
-
 @case("2.7", metacopy=True)
 def metacopies_written_by_the_kernel(chain: Chain) -> Claims:
     """An upper that kernel overlayfs itself filled with metacopy=on."""

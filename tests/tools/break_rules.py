@@ -24,7 +24,7 @@ from tools.breaks import BREAKS, Break
 
 PROJECT = Path(__file__).resolve().parents[2]
 #: One store is enough to see a broken merge, but for what only one can hold.
-SELECTION = "ext4 or subvolumes or xfs_lists or times_at or test_failures"
+SELECTION = "(ext4 or subvolumes or xfs_lists or test_failures) and not (500_layers or an_extent_and_a_group)"
 
 
 def copy_project(folder: Path) -> Path:
@@ -74,6 +74,7 @@ def failures(copy: Path, tests: str) -> list[str]:
     done = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "-q", "--tb=no", "-p", "no:cacheprovider"),
+            "--timeout=120",
             *("-k", SELECTION, tests),
         ],
         cwd=copy,
@@ -97,8 +98,8 @@ def apply(one: Break, copy: Path) -> bool:
     return True
 
 
-def try_out(one: Break, copy: Path, folder: Path) -> tuple[bool, str]:
-    """Whether the break was noticed, and what noticed it."""
+def try_out(one: Break, copy: Path, folder: Path, already: set[str]) -> tuple[bool, str]:
+    """Whether the break was noticed, and what noticed it but for ``already``."""
     original = (copy / one.file).read_bytes()
     try:
         if not apply(one, copy):
@@ -106,7 +107,7 @@ def try_out(one: Break, copy: Path, folder: Path) -> tuple[bool, str]:
         message = build(copy, folder)
         if message is not None:
             return False, f"DOES NOT COMPILE: {message[-300:]}"
-        found = failures(copy, one.tests)
+        found = [name for name in failures(copy, one.tests) if name not in already]
     finally:
         (copy / one.file).write_bytes(original)
     names = [re.sub(r"^.*\[(.*)\]$", r"\1", name).removesuffix("-ext4") for name in found]
@@ -124,14 +125,15 @@ def main() -> int:
         print(message, file=sys.stderr)
         return 1
     chosen = [one for one in BREAKS if all(word in f"{one.section} {one.rule}" for word in words)]
+    already: set[str] = set()
     for tests in sorted({one.tests for one in chosen}):
-        already = failures(copy, tests)
-        if already:
-            print(f"{tests} fails unbroken: {already}", file=sys.stderr)
+        already |= set(failures(copy, tests))
+    if already:
+        print(f"fail unbroken and are not counted: {sorted(already)}", file=sys.stderr)
     print("| section | rule undone | noticed by |\n|---|---|---|", flush=True)
     good = True
     for one in chosen:
-        noticed, by = try_out(one, copy, folder)
+        noticed, by = try_out(one, copy, folder, already)
         good &= noticed
         print(f"| {one.section} | {one.rule} | {by} |", flush=True)
     return 0 if good else 1

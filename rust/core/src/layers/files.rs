@@ -89,7 +89,8 @@ impl Opener for LayerOpener<'_> {
                 ..
             } => {
                 let name = tree.name(*name);
-                let mut walker = std::mem::replace(&mut self.walker, Walker::new(1, OFlags::PATH));
+                let mut walker =
+                    std::mem::replace(&mut self.walker, Walker::new(HELD, OFlags::PATH));
                 walker.route(number(*directory), &Sources(tree));
                 let opened = walker
                     .go(&self.files.chain)

@@ -60,6 +60,18 @@ pub fn merge(
     options: MergeOptions,
     threads: usize,
     control: &Control,
+    enter: impl FnMut(Phase),
+) -> Result<(Tree, LayerFiles, Vec<String>)> {
+    merge_in_way(None, layers, options, threads, control, enter)
+}
+
+/// [`merge`], with attributes read in that way; `None`: the best.
+fn merge_in_way(
+    way: Option<xattrs::Way>,
+    layers: &[PathBuf],
+    options: MergeOptions,
+    threads: usize,
+    control: &Control,
     mut enter: impl FnMut(Phase),
 ) -> Result<(Tree, LayerFiles, Vec<String>)> {
     enter(Phase::Scan);
@@ -68,7 +80,7 @@ pub fn merge(
     let chain = chain::Chain::open(layers, &access)?;
     let mut warnings = Vec::new();
     access.warn(&chain, options, &mut warnings);
-    let mut scan = scan::scan(&chain, options, &access, None, threads.max(1), control)?;
+    let mut scan = scan::scan(&chain, options, &access, way, threads.max(1), control)?;
 
     enter(Phase::Merge);
     control.begin(Phase::Merge, scan.len());

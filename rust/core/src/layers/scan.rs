@@ -209,7 +209,7 @@ impl<'a> Worker<'a> {
         flags.set(OFlags::NOATIME, shared.access.noatime);
         Self {
             shared,
-            walker: Walker::new((DESCRIPTORS / threads).clamp(4, 64), flags),
+            walker: Walker::new((DESCRIPTORS / threads).clamp(8, 64), flags),
             listing: Listing::default(),
             buffer: list::buffer(),
             inspector: Inspector::new(shared, Reader::new(way, shared.options)),

@@ -2,9 +2,13 @@
 //! bounded number of descriptors open.
 //!
 //! A directory is known by a number; who is above it tells a [`Lineage`]. A
-//! [`Walker`] keeps the descriptors it used last, and reaches another directory
-//! from the nearest one above that it still has, in as few calls as `PATH_MAX`
-//! allows. Symlinks are refused at every step.
+//! [`Walker`] keeps descriptors of directories above the one it used last, and
+//! reaches another directory from the nearest one above that it still has, in
+//! as few calls as `PATH_MAX` allows. Directories are asked for depth first, so
+//! what is not above the wanted one is done with. On a long way down
+//! descriptors are kept at the half, the half of the rest, and so on: coming
+//! back up a tree of any depth then costs each directory a few names only.
+//! Symlinks are refused at every step.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -31,15 +35,20 @@ pub(super) trait Lineage {
     fn above(&self, directory: u32) -> Above<'_>;
 }
 
+/// From here on a way down is halved.
+const LONG: usize = 32;
+
 /// One thread's open directories.
 #[derive(Debug)]
 pub(super) struct Walker {
+    /// Each lies above the next one.
     held: Vec<Held>,
     capacity: usize,
-    clock: u64,
     flags: OFlags,
-    start: Start,
-    /// The way down from `start`, last step first.
+    /// The layer of the wanted directory.
+    layer: usize,
+    /// The way down from the last of `held` (or the layer's root, if there is
+    /// none), last step first.
     steps: Vec<Step>,
     names: Vec<u8>,
     chunk: Vec<u8>,
@@ -48,15 +57,8 @@ pub(super) struct Walker {
 #[derive(Debug)]
 struct Held {
     directory: u32,
+    layer: usize,
     descriptor: OwnedFd,
-    used: u64,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Start {
-    Root(usize),
-    /// The descriptor held at this index.
-    Held(usize),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -67,33 +69,38 @@ struct Step {
 }
 
 impl Walker {
-    /// A walker that keeps at most `capacity` descriptors, opened with `flags`
-    /// (`RDONLY` to list them, `PATH` to pass through).
+    /// A walker that keeps at most `capacity` descriptors (and opens one more),
+    /// with `flags` (`RDONLY` to list them, `PATH` to pass through).
     pub(super) fn new(capacity: usize, flags: OFlags) -> Self {
         Self {
-            held: Vec::with_capacity(capacity),
-            capacity: capacity.max(1),
-            clock: 0,
+            held: Vec::new(),
+            capacity: capacity.max(4),
             flags: flags | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-            start: Start::Root(0),
+            layer: 0,
             steps: Vec::new(),
             names: Vec::new(),
             chunk: Vec::new(),
         }
     }
 
-    /// Finds the way to `directory`. No system call is made, so that it may be
-    /// done while a lock on the lineage is held.
+    /// Finds the way to `directory`. No system call but `close` is made, so
+    /// that it may be done while a lock on the lineage is held.
     pub(super) fn route(&mut self, directory: u32, lineage: &impl Lineage) {
         self.steps.clear();
         self.names.clear();
         let mut at = directory;
-        self.start = loop {
-            if let Some(index) = self.held.iter().position(|held| held.directory == at) {
-                break Start::Held(index);
+        loop {
+            if let Some(index) = self.held.iter().rposition(|held| held.directory == at) {
+                self.layer = self.held[index].layer;
+                self.held.truncate(index + 1);
+                return;
             }
             match lineage.above(at) {
-                Above::Root(layer) => break Start::Root(layer),
+                Above::Root(layer) => {
+                    self.layer = layer;
+                    self.held.clear();
+                    return;
+                }
                 Above::Inside { parent, name } => {
                     self.steps.push(Step {
                         directory: at,
@@ -104,32 +111,70 @@ impl Walker {
                     at = parent;
                 }
             }
-        };
+        }
     }
 
     /// Goes the way that [`Self::route`] found.
     pub(super) fn go<'a>(&'a mut self, chain: &'a Chain) -> io::Result<BorrowedFd<'a>> {
-        let mut at = self.start;
-        while let Some(first) = self.steps.pop() {
-            let mut end = first.directory;
+        loop {
+            // The one above the wanted directory is kept as well: the next
+            // wanted one is likely to be its sibling.
+            let leave = match self.steps.len() {
+                0 => break,
+                1 => 0,
+                long if long > LONG => long / 2,
+                _ => 1,
+            };
+            let directory = self.steps[leave].directory;
+            let descriptor = self.descend(chain, leave)?;
+            if self.held.len() >= self.capacity {
+                self.thin();
+            }
+            self.held.push(Held {
+                directory,
+                layer: self.layer,
+                descriptor,
+            });
+        }
+        Ok(match self.held.last() {
+            None => chain.root(self.layer),
+            Some(held) => held.descriptor.as_fd(),
+        })
+    }
+
+    /// Drops every second one of the upper half: what is further up is needed
+    /// less often.
+    fn thin(&mut self) {
+        let half = self.held.len() / 2;
+        let mut at = 0;
+        self.held.retain(|_| {
+            at += 1;
+            at > half || at % 2 == 0
+        });
+    }
+
+    /// Goes down until `leave` steps are left.
+    fn descend(&mut self, chain: &Chain, leave: usize) -> io::Result<OwnedFd> {
+        let mut opened: Option<OwnedFd> = None;
+        while self.steps.len() > leave {
             self.chunk.clear();
-            self.chunk
-                .extend_from_slice(&self.names[first.start..first.start + first.len]);
-            while let Some(&step) = self.steps.last() {
-                if self.chunk.len() + 1 + step.len > CHUNK {
-                    break;
+            while let Some(&step) = self.steps.last().filter(|_| self.steps.len() > leave) {
+                if !self.chunk.is_empty() {
+                    if self.chunk.len() + 1 + step.len > CHUNK {
+                        break;
+                    }
+                    self.chunk.push(b'/');
                 }
-                self.chunk.push(b'/');
                 self.chunk
                     .extend_from_slice(&self.names[step.start..step.start + step.len]);
-                end = step.directory;
                 self.steps.pop();
             }
-            let from = match at {
-                Start::Root(layer) => chain.root(layer),
-                Start::Held(index) => self.held[index].descriptor.as_fd(),
+            let from = match (&opened, self.held.last()) {
+                (Some(opened), _) => opened.as_fd(),
+                (None, Some(held)) => held.descriptor.as_fd(),
+                (None, None) => chain.root(self.layer),
             };
-            let opened = match open_below(from, &self.chunk, self.flags) {
+            let next = match open_below(from, &self.chunk, self.flags) {
                 // O_NOATIME is for the owner only; on an ID-mapped mount even
                 // CAP_FOWNER may not reach him.
                 Err(Errno::PERM) if self.flags.contains(OFlags::NOATIME) => {
@@ -138,34 +183,9 @@ impl Walker {
                 }
                 other => other?,
             };
-            at = Start::Held(self.keep(end, opened));
+            opened = Some(next);
         }
-        Ok(match at {
-            Start::Root(layer) => chain.root(layer),
-            Start::Held(index) => {
-                self.clock += 1;
-                self.held[index].used = self.clock;
-                self.held[index].descriptor.as_fd()
-            }
-        })
-    }
-
-    fn keep(&mut self, directory: u32, descriptor: OwnedFd) -> usize {
-        self.clock += 1;
-        let held = Held {
-            directory,
-            descriptor,
-            used: self.clock,
-        };
-        if self.held.len() < self.capacity {
-            self.held.push(held);
-            return self.held.len() - 1;
-        }
-        let oldest = (0..self.held.len())
-            .min_by_key(|&index| self.held[index].used)
-            .unwrap_or(0);
-        self.held[oldest] = held;
-        oldest
+        opened.ok_or(Errno::NOENT)
     }
 }
 

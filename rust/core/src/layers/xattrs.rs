@@ -241,30 +241,45 @@ impl Reader {
     }
 
     fn list(&mut self, directory: BorrowedFd<'_>, name: &CStr) -> Result<usize, Errno> {
-        match self.way {
-            Way::At => xattrat::listxattrat(directory, name, &mut self.list),
-            Way::WorkingDirectory => rustix::fs::llistxattr(name, &mut self.list[..]),
-            Way::Proc => {
-                self.path.truncate(self.prefix);
-                self.path.extend_from_slice(name.to_bytes());
-                rustix::fs::llistxattr(&self.path[..], &mut self.list[..])
-            }
+        if self.way == Way::Proc {
+            self.path.truncate(self.prefix);
+            self.path.extend_from_slice(name.to_bytes());
         }
+        let (way, path) = (self.way, &self.path[..]);
+        within(&mut self.list, |list| match way {
+            Way::At => xattrat::listxattrat(directory, name, list),
+            Way::WorkingDirectory => rustix::fs::llistxattr(name, list),
+            Way::Proc => rustix::fs::llistxattr(path, list),
+        })
     }
 
+    /// [`Self::list`] of the same name goes before.
     fn get(
         &mut self,
         directory: BorrowedFd<'_>,
         name: &CStr,
         attribute: &CStr,
     ) -> Result<&[u8], Errno> {
-        let value = &mut self.value[..];
-        let len = match self.way {
-            Way::At => xattrat::getxattrat(directory, name, attribute, value)?,
-            Way::WorkingDirectory => rustix::fs::lgetxattr(name, attribute, value)?,
-            // `list` has made the path.
-            Way::Proc => rustix::fs::lgetxattr(&self.path[..], attribute, value)?,
-        };
+        let (way, path) = (self.way, &self.path[..]);
+        let len = within(&mut self.value, |value| match way {
+            Way::At => xattrat::getxattrat(directory, name, attribute, value),
+            Way::WorkingDirectory => rustix::fs::lgetxattr(name, attribute, value),
+            Way::Proc => rustix::fs::lgetxattr(path, attribute, value),
+        })?;
         Ok(&self.value[..len])
+    }
+}
+
+/// The kernel allocates as much as it is given room for, every time; few
+/// entries have attributes, so little room is tried first.
+const USUAL: usize = 512;
+
+fn within(
+    room: &mut [u8],
+    mut call: impl FnMut(&mut [u8]) -> Result<usize, Errno>,
+) -> Result<usize, Errno> {
+    match call(&mut room[..USUAL]) {
+        Err(Errno::RANGE) => call(room),
+        other => other,
     }
 }

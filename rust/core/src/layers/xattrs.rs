@@ -209,9 +209,10 @@ impl Reader {
             // Exactly "y"; anything else, "x" too, hides nothing below
             // (`ovl_get_opaquedir_val`).
             Class::Opaque if kind == Type::Directory => {
-                if self.get(directory, name, attribute)? == b"y" {
-                    found.flags |= Flags::OPAQUE;
-                }
+                let opaque = self.get(directory, name, attribute)? == b"y";
+                found
+                    .flags
+                    .set(Flags::OPAQUE, opaque || found.flags.contains(Flags::OPAQUE));
             }
             Class::Redirect if matches!(kind, Type::Directory | Type::File) => {
                 found.redirect = Some(self.get(directory, name, attribute)?.into());

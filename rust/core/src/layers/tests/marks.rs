@@ -288,7 +288,8 @@ fn metacopy_takes_the_data_from_below() {
 
 #[test]
 fn metacopy_without_its_data_is_corrupt() {
-    let prepare: [(&str, fn(&Chain)); 7] = [
+    type Prepare = fn(&Chain);
+    let prepare: [(&str, Prepare); 7] = [
         ("no layer below", |_| {}),
         ("no layer below", |chain| {
             chain.dir(0, "f");

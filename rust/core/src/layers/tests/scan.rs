@@ -228,7 +228,7 @@ fn all_that_cannot_be_read_is_told_at_once() {
         .file(1, "hidden", "new")
         .file(1, "open", "1");
     chain.file(0, "empty", "");
-    let private = fs::Permissions::from_mode(0);
+    let private = fs::Permissions::from_mode(0o000);
     for (layer, path) in [
         (0, "closed"),
         (1, "p/closed"),

@@ -218,6 +218,41 @@ fn many_subdirectories_and_deep_ones() {
 }
 
 #[test]
+fn large_directories_are_hashed() {
+    let mut make = Maker::default();
+    // 2,500 leaves: more than a root points at.
+    let names: Vec<_> = (0..150_000)
+        .map(|n| format!("{n:060}").into_bytes())
+        .collect();
+    let node = make.node(Kind::Fifo);
+    let entries: Vec<_> = names[..60_000]
+        .iter()
+        .map(|name| (name.as_slice(), node))
+        .collect();
+    let small = make.directory(&entries);
+    let node = make.node(Kind::Socket);
+    let entries: Vec<_> = names[60_000..120_000]
+        .iter()
+        .map(|n| (n.as_slice(), node))
+        .collect();
+    let other = make.directory(&entries);
+    let mut entries: Vec<_> = names[..1_000]
+        .iter()
+        .map(|n| (n.as_slice(), node))
+        .collect();
+    entries.push((b"small", small));
+    entries.push((b"other", other));
+    let image = build(&make.finish(&entries), &ImageOptions::default(), 2).unwrap();
+    judge(&image.0);
+    // debugfs and e2fsck read the index; "lost+found" is one of its names.
+    let dump = debugfs(&image.0, "htree_dump /");
+    assert!(dump.contains("Hash Version: 1"), "{dump}");
+    assert!(dump.contains("lost+found"), "{dump}");
+    let dump = debugfs(&image.0, "htree_dump /small");
+    assert!(dump.contains("Indirect levels: 1"), "{}", &dump[..2000]);
+}
+
+#[test]
 fn a_file_in_the_place_of_lost_and_found_wins() {
     let mut make = Maker::default();
     let file = make.file(b"mine".to_vec());

@@ -1,6 +1,6 @@
 //! The bytes of every region that is not a file's data.
 
-use super::directories::LOST_AND_FOUND_NAME;
+use super::directories::{Block, Listed, LOST_AND_FOUND_NAME};
 use super::extents::Shape;
 use super::groups::{own_blocks, per_group};
 use super::numbers::LOST_AND_FOUND;
@@ -12,9 +12,9 @@ use crate::ext4::format::dirent::{file_type, BlockWriter, DIRECTORY};
 use crate::ext4::format::extent::{self, Extent, Index};
 use crate::ext4::format::group_desc::{DESCS_PER_BLOCK, DESC_SIZE};
 use crate::ext4::format::superblock::{Superblock, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE};
-use crate::ext4::format::{journal, put_u32, xattr, ROOT_INODE};
+use crate::ext4::format::{htree, journal, put_u32, xattr, ROOT_INODE};
 use crate::ext4::format::{BLOCKS_PER_GROUP, BLOCK_SIZE, JOURNAL_INODE, RESIZE_INODE};
-use crate::tree::{Kind, NodeId};
+use crate::tree::{Directory, Kind, NodeId};
 
 const BLOCK: usize = BLOCK_SIZE as usize;
 
@@ -193,24 +193,49 @@ impl Plan<'_> {
         // OK to unwrap: only directories have such runs.
         let directory = self.tree.directory(node).expect("a directory");
         let number = self.numbers.of(node);
-        let mut writer = BlockWriter::new(out);
-        if block == 0 {
-            writer.push(number, b".", DIRECTORY);
-            writer.push(self.numbers.of(directory.parent), b"..", DIRECTORY);
-            if self.lost_and_found && node == self.tree.root() {
-                writer.push(LOST_AND_FOUND, LOST_AND_FOUND_NAME, DIRECTORY);
+        let parent = self.numbers.of(directory.parent);
+        let seed = self.inode_seed(number);
+        match self.directories.block(node, block) {
+            Block::Root(hashed) => {
+                htree::encode_root(out, number, parent, hashed.depth(), hashed.root(), seed);
+            }
+            Block::Node(hashed, block) => htree::encode_node(out, hashed.node(block), seed),
+            Block::Leaf(hashed, leaf) => {
+                let mut writer = BlockWriter::new(out);
+                let listed = hashed.leaf(leaf, directory.entries.len());
+                self.push_records(&mut writer, directory, listed);
+                writer.finish(seed);
+            }
+            Block::Only => {
+                let mut writer = BlockWriter::new(out);
+                writer.push(number, b".", DIRECTORY);
+                writer.push(parent, b"..", DIRECTORY);
+                let listed = self.directories.all(node, directory);
+                self.push_records(&mut writer, directory, listed);
+                writer.finish(seed);
             }
         }
-        let range = self.directories.range(node, block, directory.entries.len());
-        for entry in &directory.entries[range] {
-            let kind = &self.tree.node(entry.node).kind;
-            writer.push(
-                self.numbers.of(entry.node),
-                self.tree.name(entry.name),
-                file_type(kind),
-            );
+    }
+
+    fn push_records(
+        &self,
+        writer: &mut BlockWriter<'_>,
+        directory: &Directory,
+        listed: impl Iterator<Item = Listed>,
+    ) {
+        for one in listed {
+            match one {
+                Listed::Entry(index) => {
+                    let entry = &directory.entries[index];
+                    let kind = &self.tree.node(entry.node).kind;
+                    let name = self.tree.name(entry.name);
+                    writer.push(self.numbers.of(entry.node), name, file_type(kind));
+                }
+                Listed::LostAndFound => {
+                    writer.push(LOST_AND_FOUND, LOST_AND_FOUND_NAME, DIRECTORY);
+                }
+            }
         }
-        writer.finish(self.inode_seed(number));
     }
 
     /// The double indirect block of the resize inode: slot n holds the n-th

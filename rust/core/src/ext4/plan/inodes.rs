@@ -40,6 +40,9 @@ impl Plan<'_> {
                 inode.mode |= mode::DIRECTORY;
                 inode.links = self.directory_links(node);
                 inode.size = blocks(extents) * u64::from(BLOCK_SIZE);
+                inode
+                    .flags
+                    .set(InodeFlags::INDEX, self.directories.is_hashed(node));
                 self.map_by_extents(&mut inode, extents, tree_runs);
             }
             Kind::File { size, .. } => {

@@ -39,7 +39,7 @@ use size::Sized;
 
 use crate::error::Result;
 use crate::ext4::format::checksum::Checksum;
-use crate::ext4::format::features::{Compat, Features};
+use crate::ext4::format::features::{Compat, Features, Incompat};
 use crate::ext4::format::BLOCK_SIZE;
 use crate::tree::{ContentId, Kind, NodeId, Timestamp, Tree};
 
@@ -76,7 +76,9 @@ impl<'t> Plan<'t> {
         let mut warnings = Vec::new();
         validate::tree(tree, &mut warnings)?;
         let lost_and_found = tree.lookup(tree.root(), LOST_AND_FOUND_NAME).is_none();
-        let directories = Directories::new(tree, lost_and_found);
+        let digest = tree.metadata_digest();
+        let hash_seed = derived_uuid(&digest, 16);
+        let directories = Directories::new(tree, lost_and_found, &hash_seed);
         let mut attributes = Attributes::new(tree, &mut warnings)?;
         let layouter = Layouter {
             tree,
@@ -90,10 +92,12 @@ impl<'t> Plan<'t> {
             journal,
         } = size::solve(&layouter, options, &mut attributes)?;
 
-        let digest = tree.metadata_digest();
         let uuid = options.uuid.unwrap_or_else(|| derived_uuid(&digest, 0));
         let mut features = Features::default_profile();
         features.compat.set(Compat::HAS_JOURNAL, journal > 0);
+        features
+            .incompat
+            .set(Incompat::LARGE_DIR, directories.need_large_dir());
         let newest = tree.newest_mtime();
         let time = Timestamp {
             seconds: options.timestamp.unwrap_or(newest.seconds),
@@ -111,7 +115,7 @@ impl<'t> Plan<'t> {
             groups: Groups::default(),
             own: Vec::new(),
             seed: Checksum::seed(&uuid),
-            hash_seed: derived_uuid(&digest, 16),
+            hash_seed,
             // e2fsck holds a last write in the future for a broken clock, and
             // a layer's newest file may well be from there: only a time that
             // the user vouches for is told.

@@ -51,16 +51,19 @@ pub(super) fn find(
         worker()?
     } else {
         std::thread::scope(|scope| {
-            let workers: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
-            workers
-                .into_iter()
-                .map(|one| {
+            // One that cannot be started leaves its share to the others.
+            let workers: Vec<_> = (1..threads)
+                .filter_map(|_| std::thread::Builder::new().spawn_scoped(scope, worker).ok())
+                .collect();
+            let mut maps = worker()?;
+            for one in workers {
+                maps.extend(
                     one.join()
-                        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-                })
-                .collect::<Result<Vec<_>>>()
+                        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?,
+                );
+            }
+            Ok(maps)
         })?
-        .concat()
     };
     for (content, map) in maps {
         if let Content::Layer { data, .. } = tree.content_mut(content) {

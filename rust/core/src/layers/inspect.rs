@@ -72,10 +72,12 @@ impl<'a> Inspector<'a> {
         listing: &Listing,
         range: Range<usize>,
     ) -> Result<Range<u32>> {
+        let start = self.shelf.entries.len();
         if let Err(error) = self.reader.enter(opened) {
             self.shared.failed("enter", directory, b"", error)?;
+            let start = u32::try_from(start).map_err(|_| too_large())?;
+            return Ok(start..start);
         }
-        let start = self.shelf.entries.len();
         let reserve = range.len();
         self.shelf.entries.reserve(reserve);
         let mut sorted = true;
@@ -152,11 +154,12 @@ impl<'a> Inspector<'a> {
         directory: u32,
         stat: &Stat,
     ) -> Result<Entry> {
-        if let Err(error) = self.reader.enter(opened) {
-            self.shared.failed("enter", directory, b"", error)?;
-        }
         let mut entry = self.describe(stat, Type::Directory)?;
         entry.link = directory;
+        if let Err(error) = self.reader.enter(opened) {
+            self.shared.failed("enter", directory, b"", error)?;
+            return Ok(entry);
+        }
         self.attributes(opened, directory, c".", Type::Directory, &mut entry)?;
         Ok(entry)
     }

@@ -104,18 +104,27 @@ pub(super) fn scan(
     let way = way.unwrap_or_else(|| Way::probe(chain.root(0)));
     let shared_ref = &shared;
     let found = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads)
-            .map(|_| scope.spawn(move || Worker::new(shared_ref, way, threads).run()))
-            .collect();
-        workers
-            .into_iter()
-            .map(|worker| {
-                worker
-                    .join()
-                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            })
-            .collect::<Vec<_>>()
-    });
+        let mut workers = Vec::with_capacity(threads);
+        for _ in 0..threads {
+            // Never in the calling thread: a worker may change its working
+            // directory.
+            let worker = move || work(shared_ref, way, threads);
+            match std::thread::Builder::new().spawn_scoped(scope, worker) {
+                Ok(worker) => workers.push(worker),
+                // Some are enough.
+                Err(_) if !workers.is_empty() => break,
+                Err(error) => {
+                    return Err(Error::io("start a thread to read", chain.path(0))(error));
+                }
+            }
+        }
+        let join = |worker: std::thread::ScopedJoinHandle<'_, Found>| {
+            worker
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        Ok(workers.into_iter().map(join).collect::<Vec<_>>())
+    })?;
     let state = shared
         .state
         .into_inner()
@@ -134,8 +143,27 @@ pub(super) fn scan(
     Ok(assemble(found, state.directories, state.roots, xattrs))
 }
 
+/// What one worker brings.
+type Found = (Shelf, Vec<Part>);
+
+fn work(shared: &Shared<'_>, way: Way, threads: usize) -> Found {
+    match Reader::new(way, shared.options) {
+        Ok(reader) => Worker::new(shared, reader, threads).run(),
+        Err(error) => {
+            let path = shared.chain.path(0);
+            let mut state = lock(&shared.state);
+            state.ended = true;
+            state
+                .failed
+                .get_or_insert_with(|| Error::io("read attributes in", path)(error));
+            shared.wake.notify_all();
+            Found::default()
+        }
+    }
+}
+
 fn assemble(
-    found: Vec<(Shelf, Vec<Part>)>,
+    found: Vec<Found>,
     directories: Directories,
     roots: Vec<Option<Entry>>,
     xattrs: XattrSets,
@@ -204,7 +232,7 @@ impl Drop for Ended<'_> {
 }
 
 impl<'a> Worker<'a> {
-    fn new(shared: &'a Shared<'a>, way: Way, threads: usize) -> Self {
+    fn new(shared: &'a Shared<'a>, reader: Reader, threads: usize) -> Self {
         let mut flags = OFlags::RDONLY;
         flags.set(OFlags::NOATIME, shared.access.noatime);
         Self {
@@ -212,12 +240,12 @@ impl<'a> Worker<'a> {
             walker: Walker::new((DESCRIPTORS / threads).clamp(8, 64), flags),
             listing: Listing::default(),
             buffer: list::buffer(),
-            inspector: Inspector::new(shared, Reader::new(way, shared.options)),
+            inspector: Inspector::new(shared, reader),
             parts: Vec::new(),
         }
     }
 
-    fn run(mut self) -> (Shelf, Vec<Part>) {
+    fn run(mut self) -> Found {
         let _guard = Ended(self.shared);
         while let Some(task) = self.next() {
             let result = self.shared.control.check().and_then(|()| match task {

@@ -135,20 +135,24 @@ const LONGEST: usize = 65_536;
 
 impl Reader {
     /// A reader. With [`Way::WorkingDirectory`] the calling thread gets a
-    /// working directory of its own; where that is forbidden `/proc` serves.
-    pub(super) fn new(way: Way, options: MergeOptions) -> Self {
+    /// working directory of its own; where that is forbidden `/proc` serves,
+    /// and without it nothing does: `ENOSYS`.
+    pub(super) fn new(way: Way, options: MergeOptions) -> Result<Self, Errno> {
         let way = match way {
             Way::WorkingDirectory if crate::sys::own_working_directory().is_err() => Way::Proc,
             way => way,
         };
-        Self {
+        if way == Way::Proc && rustix::fs::stat("/proc/self/fd").is_err() {
+            return Err(Errno::NOSYS);
+        }
+        Ok(Self {
             way,
             options,
             list: vec![0; LONGEST],
             value: vec![0; LONGEST],
             path: Vec::new(),
             prefix: 0,
-        }
+        })
     }
 
     /// To be called before names of `directory` are read.

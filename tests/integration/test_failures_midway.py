@@ -53,9 +53,9 @@ def start(layers: list[Path], target: Path, *more: str) -> subprocess.Popen[str]
 def wait_until_copying(directory: Path, building: subprocess.Popen[str]) -> bool:
     """Waits until a temporary file has data; False if the build ended first."""
     while building.poll() is None:
-        for entry in os.scandir(directory):
+        for name in os.listdir(directory):
             with suppress(FileNotFoundError):
-                if entry.name.endswith(".tmp") and entry.stat().st_blocks * 512 > 2 * MIB:
+                if name.endswith(".tmp") and (directory / name).stat().st_blocks * 512 > 2 * MIB:
                     return True
         time.sleep(0.0005)
     return False

@@ -20,7 +20,11 @@ from integration.oracle.dump import dump
 pytestmark = pytest.mark.root
 
 CASES = chains.load()
-EACH = [pytest.param(case, fs, id=f"{case.name}-{fs}") for case in CASES.values() for fs in case.stores]
+EACH = [
+    pytest.param(case, fs, id=f"{case.section}-{case.name}-{fs}")
+    for case in CASES.values()
+    for fs in case.stores
+]
 
 
 @pytest.mark.parametrize(("case", "fs"), EACH)

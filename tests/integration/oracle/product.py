@@ -44,7 +44,7 @@ def refusal(layers: Sequence[Path], output: Path, *, userxattr: bool = False) ->
 
 def command(*arguments: str | Path) -> list[str]:
     """The command line of layermelt with these arguments."""
-    return [sys.executable, "-m", "layermelt", *map(str, arguments)]
+    return [sys.executable, "-m", "layermelt.cli", *map(str, arguments)]
 
 
 def build_command(layers: Sequence[Path], output: Path, *more: str) -> list[str]:

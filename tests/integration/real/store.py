@@ -28,7 +28,8 @@ EPOCH = 1_700_000_000
 #: Debian 12 merges these into /usr; its package files still name them.
 MERGED_USR = ("bin", "lib", "lib64", "sbin")
 
-_TRANSFORM = r"flags=rh;s,^\./\(" + r"\|".join(MERGED_USR) + r"\)/,./usr/\1/,"
+# A directory's name comes without its closing slash.
+_TRANSFORM = r"flags=rh;s,^\./\(" + r"\|".join(MERGED_USR) + r"\)\(/\|$\),./usr/\1\2,"
 
 
 @dataclass(frozen=True)
@@ -175,6 +176,10 @@ class ChainMaker:
         full.chmod(mode)
         os.utime(full, (EPOCH, EPOCH))
 
+    def make_directory(self, path: str) -> None:
+        """Makes a directory where there is none."""
+        self._directory(os.fsencode(path))
+
     def symlink(self, path: str, target: str) -> None:
         """Makes a symbolic link."""
         full = self._place(path)
@@ -239,18 +244,18 @@ class ChainMaker:
     def _unpack(self, file: Path) -> list[bytes]:
         """Unpacks `file` into the top layer; its paths, parents first."""
         diff = self.layers[-1].diff
-        unpacker = subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(file)], stdout=subprocess.PIPE)
         # Packages hold their symlinks last: directories are dated after that.
         command = ["tar", "-x", "-p", "-v", "--delay-directory-restore", "-C", str(diff), "-f", "-"]
         command += ["--show-transformed-names", "--quoting-style=literal", f"--transform={_TRANSFORM}"]
-        listing = subprocess.run(
-            command,
-            stdin=unpacker.stdout,
-            stdout=subprocess.PIPE,
-            env={**os.environ, "LC_ALL": "C"},
-            check=True,
-        ).stdout
-        if unpacker.wait() != 0:
+        with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(file)], stdout=subprocess.PIPE) as source:
+            listing = subprocess.run(
+                command,
+                stdin=source.stdout,
+                stdout=subprocess.PIPE,
+                env={**os.environ, "LC_ALL": "C"},
+                check=True,
+            ).stdout
+        if source.returncode != 0:
             raise OSError(f"{file}: dpkg-deb could not unpack it")
         listed = [(line.endswith(b"/"), line.strip(b"/")[2:]) for line in listing.splitlines()]
         paths = []

@@ -1,0 +1,132 @@
+"""An image of ours boots: Debian's kernel and initramfs start the agent in it.
+
+The machine is QEMU's without KVM. What it read is compared with the layers;
+what it wrote is looked for afterwards, and e2fsck must still be silent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from integration.oracle import product
+from integration.real import boot, store
+
+pytestmark = [pytest.mark.boot, pytest.mark.slow]
+
+CACHE = Path(__file__).resolve().parents[2] / ".cache"
+DEBUGFS_PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+
+
+@pytest.fixture(scope="module")
+def agent() -> Path:
+    """The agent, compiled once."""
+    lacking = boot.missing()
+    if lacking:
+        pytest.skip(f"cannot boot: {lacking} is missing")
+    CACHE.mkdir(exist_ok=True)
+    return boot.build_agent(CACHE)
+
+
+def chain(folder: Path) -> store.ChainMaker:
+    """A small system: mount points, a big file in pieces, a merged /usr, deletions."""
+    noise = random.Random(3)
+    maker = store.ChainMaker(folder / "docker", store.probe_marks(folder))
+    with maker.layer("base"):
+        maker.merged_usr()
+        for name in (*boot.MOUNT_POINTS, "tmp", "etc"):
+            maker.make_directory(name)
+        maker.write("usr/share/big", noise.randbytes(5_000_011))
+        maker.write("etc/replaced", b"from the base\n")
+        maker.write("etc/deleted", b"from the base\n")
+        for number in range(300):
+            maker.write(f"usr/share/many/{number:04}", b"%d\n" % number)
+    with maker.layer("top"):
+        maker.write("etc/replaced", b"from the top\n")
+        maker.remove("etc/deleted")
+        maker.clear("usr/share/many")
+        maker.write("usr/share/many/last", b"last\n")
+        # Lies in pieces with a hole between them, like a database's.
+        with (maker.layers[-1].diff / "sparse").open("wb") as file:
+            file.write(b"begin")
+            file.seek(3 << 20)
+            file.write(b"end")
+    return maker
+
+
+def debugfs(image: Path, request: str) -> str:
+    """What debugfs says to a request; complaints included."""
+    program = shutil.which("debugfs", path=DEBUGFS_PATH)
+    if program is None:
+        pytest.skip("no debugfs (Debian: e2fsprogs)")
+    done = subprocess.run([program, "-R", request, str(image)], capture_output=True, text=True, check=True)
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("size", ["auto", "min"])
+def test_the_agent_is_the_first_process(
+    size: str, agent: Path, tmp_path: Path, judge_image: Callable[[Path], None]
+) -> None:
+    maker = chain(tmp_path)
+    image = tmp_path / "rootfs.ext4"
+    # No room is left in a smallest image: the agent's own file shall still fit.
+    room = ["--free-space", "64M"] if size == "auto" else ["--size", "40M"]
+    marks = ["--userxattr"] if maker.marks.userxattr else []
+    arguments = ["build", str(maker.top), "-o", str(image), "--agent", str(agent), "--no-sync", *room, *marks]
+    done = product.run(product.command(*arguments))
+    assert done.returncode == 0, done.stderr
+    judge_image(image)
+
+    witnesses = ["/usr/share/big", "/etc/replaced", "/usr/share/many/last", "/sparse", "/sbin/vm-agent"]
+    booted = boot.boot(image, [*witnesses, "/etc/deleted"])
+
+    expected = {path: maker.layers[-1].diff / path[1:] for path in witnesses}
+    expected["/usr/share/big"] = maker.layers[0].diff / "usr/share/big"
+    expected["/sbin/vm-agent"] = agent
+    digests = {path: hashlib.sha256(file.read_bytes()).hexdigest() for path, file in expected.items()}
+    assert booted.agent == [
+        "started as process 1",
+        next(line for line in booted.agent if line.startswith("root ")),
+        f"self mode 0755 owner 0:0 size {agent.stat().st_size}",
+        *(f"sha256 {digests[path]} {path}" for path in witnesses),
+        "FAILED to open /etc/deleted: No such file or directory",
+        f"wrote {boot.LEFT_BEHIND}",
+        "done",
+    ], booted.console
+    device, kind, options = booted.agent[1].split()[1:]
+    assert (device, kind, options.split(",")[0]) == ("/dev/vda", "ext4", "rw")
+    # The kernel has much to say about an ext4 that it does not like.
+    assert "EXT4-fs error" not in booted.console
+    assert "EXT4-fs warning" not in booted.console
+
+    judge_image(image)
+    assert debugfs(image, f"cat {boot.LEFT_BEHIND}").endswith("written by the agent\n")
+
+
+def test_the_agent_survives_a_hostile_sbin(agent: Path, tmp_path: Path) -> None:
+    """`/sbin` is an absolute link to a directory that only the image has."""
+    maker = store.ChainMaker(tmp_path / "docker", store.probe_marks(tmp_path))
+    with maker.layer("base"):
+        for name in (*boot.MOUNT_POINTS, "real/programs"):
+            maker.make_directory(name)
+        maker.symlink("sbin", "/link")
+        maker.symlink("link", "../../real/programs")
+    with maker.layer("top"):
+        maker.symlink("real/programs/vm-agent", "/etc/passwd")
+    image = tmp_path / "rootfs.ext4"
+    marks = ["--userxattr"] if maker.marks.userxattr else []
+    done = product.run(
+        product.command("build", maker.top, "-o", image, "--agent", agent, "--no-sync", *marks)
+    )
+    assert done.returncode == 0, done.stderr
+    digest = hashlib.sha256(agent.read_bytes()).hexdigest()
+    booted = boot.boot(image, ["/real/programs/vm-agent"])
+    assert f"sha256 {digest} /real/programs/vm-agent" in booted.agent, booted.console
+    assert booted.agent[-1] == "done", booted.console

@@ -3,7 +3,7 @@
 
     python tests/tools/break_rules.py FOLDER [WORD...]
 
-copies the project into FOLDER, builds it there once per break of ``breaks.py``
+copies the project, as it is committed, into FOLDER, builds it there once per break of ``breaks.py``
 (those whose rule has all WORDs), runs the tests that can see it, and prints a
 table: rule -> cases that failed. A break that nothing notices is a gap in the
 tests; one that no longer applies is a fault of the list. Both fail the run.
@@ -28,19 +28,12 @@ STORES = "(ext4 or subvolumes or xfs_lists)"
 
 
 def copy_project(folder: Path) -> Path:
-    """A copy of the files that git knows, built in a folder of its own."""
+    """A copy of the project as it is committed, built in a folder of its own."""
     copy = folder / "copy"
     shutil.rmtree(copy, ignore_errors=True)
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=PROJECT,
-        capture_output=True,
-        check=True,
-    )
-    for name in filter(None, listed.stdout.decode().split("\0")):
-        if (PROJECT / name).is_file():
-            (copy / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(PROJECT / name, copy / name)
+    copy.mkdir(parents=True)
+    committed = subprocess.run(["git", "archive", "HEAD"], cwd=PROJECT, capture_output=True, check=True)
+    subprocess.run(["tar", "-x"], cwd=copy, input=committed.stdout, check=True)
     cache = PROJECT / ".cache"
     if cache.is_dir():
         (copy / ".cache").symlink_to(cache)

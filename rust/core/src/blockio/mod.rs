@@ -31,6 +31,11 @@ pub trait Opener {
     /// [`crate::Error::LayerChanged`].
     fn open(&mut self, content: ContentId, size: u64) -> Result<Opened<'_>>;
 
+    /// Compares again after the data was read from `file`, which [`Self::open`]
+    /// gave: what was written to meanwhile may have been read half old, half
+    /// new.
+    fn still_same(&self, content: ContentId, size: u64, file: &OwnedFd) -> Result<()>;
+
     /// The host path, for messages.
     fn path(&self, content: ContentId) -> PathBuf;
 }

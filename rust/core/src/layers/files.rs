@@ -109,11 +109,17 @@ impl Opener for LayerOpener<'_> {
             }
             _ => Error::io("open", self.path(content))(error),
         })?;
-        compare(&file, size, *identity).map_err(|reason| Error::LayerChanged {
-            path: self.path(content),
-            reason,
-        })?;
+        self.compare(&file, content, size, *identity)?;
         Ok(Opened::File(file))
+    }
+
+    fn still_same(&self, content: ContentId, size: u64, file: &OwnedFd) -> Result<()> {
+        match self.tree.content(content) {
+            Content::Bytes(_) => Ok(()),
+            Content::Host { identity, .. } | Content::Layer { identity, .. } => {
+                self.compare(file, content, size, *identity)
+            }
+        }
     }
 
     fn path(&self, content: ContentId) -> PathBuf {
@@ -149,6 +155,19 @@ impl Opener for LayerOpener<'_> {
 }
 
 impl LayerOpener<'_> {
+    fn compare(
+        &self,
+        file: &OwnedFd,
+        content: ContentId,
+        size: u64,
+        identity: Identity,
+    ) -> Result<()> {
+        compare(file, size, identity).map_err(|reason| Error::LayerChanged {
+            path: self.path(content),
+            reason,
+        })
+    }
+
     /// `O_NONBLOCK`: whatever lies there now, opening it must not hang.
     fn open_at(
         &mut self,

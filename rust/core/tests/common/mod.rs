@@ -1,6 +1,7 @@
 //! Trees made in memory, their images, and the judge: `e2fsck -fn`.
 #![allow(missing_docs, unreachable_pub, dead_code)]
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -31,6 +32,10 @@ impl Opener for InMemoryOpener<'_> {
             Content::Bytes(bytes) => Ok(Opened::Bytes(bytes)),
             other => panic!("not in memory: {other:?}"),
         }
+    }
+
+    fn still_same(&self, _content: ContentId, _size: u64, _file: &OwnedFd) -> Result<()> {
+        Ok(())
     }
 
     fn path(&self, _content: ContentId) -> PathBuf {

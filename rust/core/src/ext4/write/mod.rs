@@ -176,9 +176,9 @@ pub fn fill_region(
             data.copy_from_slice(&bytes[offset..offset + there]);
             return Ok(());
         }
-        Opened::File(file) => read_exact_at(file.as_fd(), data, offset),
+        Opened::File(file) => read_exact_at(file.as_fd(), data, offset).map(|()| file),
     };
-    result.map_err(|fault| match fault {
+    let file = result.map_err(|fault| match fault {
         ReadFault::Io(source) => Error::io("read", opener.path(content))(source),
         ReadFault::Short(read) => Error::LayerChanged {
             path: opener.path(content),
@@ -187,7 +187,8 @@ pub fn fill_region(
                 offset + read as u64
             ),
         },
-    })
+    })?;
+    opener.still_same(content, size, &file)
 }
 
 enum ReadFault {

@@ -17,12 +17,17 @@ from tools import newest_e2fsprogs
 CAP_SYS_ADMIN = 21
 
 
-def has_privileges() -> bool:
-    """May this process mount?"""
+def has_capability(number: int) -> bool:
+    """Is that capability in effect?"""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("CapEff:"):
-            return bool(int(line.split()[1], 16) >> CAP_SYS_ADMIN & 1) and os.geteuid() == 0
+            return bool(int(line.split()[1], 16) >> number & 1)
     return False
+
+
+def has_privileges() -> bool:
+    """May this process mount?"""
+    return has_capability(CAP_SYS_ADMIN) and os.geteuid() == 0
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -78,6 +83,13 @@ def newest_e2fsprogs_or_reason() -> judge.E2fsprogs | str:
     )
 
 
+@pytest.fixture(scope="session")
+def releases(newest_e2fsprogs_or_reason: judge.E2fsprogs | str) -> list[judge.E2fsprogs]:
+    """All releases of e2fsprogs that are at hand."""
+    found = [judge.installed(), newest_e2fsprogs_or_reason]
+    return [tools for tools in found if isinstance(tools, judge.E2fsprogs)]
+
+
 class Judge(Protocol):
     """See ``judge_image``."""
 
@@ -85,17 +97,15 @@ class Judge(Protocol):
 
 
 @pytest.fixture(scope="session")
-def judge_image(newest_e2fsprogs_or_reason: judge.E2fsprogs | str) -> Judge:
+def judge_image(releases: list[judge.E2fsprogs]) -> Judge:
     """Fails the test if any e2fsprogs has any complaint about an image.
 
     Both the machine's release and the newest are asked, and layermelt's own
     check. test_e2fsck.py skips loudly where one of them is missing.
     """
-    releases = [judge.installed(), newest_e2fsprogs_or_reason]
-    at_hand = [tools for tools in releases if isinstance(tools, judge.E2fsprogs)]
 
     def ask(image: Path, *, but_for: str | None = None) -> None:
-        found = [line for tools in at_hand for line in judge.complaints(image, tools, but_for=but_for)]
+        found = [line for tools in releases for line in judge.complaints(image, tools, but_for=but_for)]
         found += judge.own_complaints(image)
         assert not found, "\n".join([f"{image}:", *found])
 

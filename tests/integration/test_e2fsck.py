@@ -24,12 +24,6 @@ def test_installed_release_is_at_hand() -> None:
 
 
 @pytest.fixture
-def releases(newest_e2fsprogs_or_reason: judge.E2fsprogs | str) -> list[judge.E2fsprogs]:
-    found = [judge.installed(), newest_e2fsprogs_or_reason]
-    return [tools for tools in found if isinstance(tools, judge.E2fsprogs)]
-
-
-@pytest.fixture
 def sound(tmp_path: Path) -> Path:
     """An image by mke2fs itself."""
     image = tmp_path / "sound.ext4"

@@ -57,7 +57,7 @@ def installed() -> E2fsprogs | None:
 
 
 #: What the tests use of e2fsprogs.
-TOOLS = ("e2fsck", "dumpe2fs", "debugfs")
+TOOLS = ("e2fsck", "dumpe2fs", "debugfs", "resize2fs")
 
 
 def version_of(e2fsck: Sequence[str]) -> str:

@@ -3,6 +3,18 @@
 from collections.abc import Callable, Sequence
 from typing import final
 
+__all__ = [
+    "BuildReport",
+    "Counts",
+    "ImageReport",
+    "Problem",
+    "__version__",
+    "build_image",
+    "check_image",
+    "has_ext4_magic",
+    "inspect_layers",
+]
+
 __version__: str
 
 @final

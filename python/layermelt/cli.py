@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from layermelt import settings
-from layermelt.errors import InvalidOptionError, LayermeltError
+from layermelt.errors import InternalError, InvalidOptionError, LayermeltError, OutputError
 
 if TYPE_CHECKING:
     from layermelt.builder import BuildResult, InjectedFile, InspectResult
@@ -292,22 +292,18 @@ def main() -> NoReturn:
     signal.signal(signal.SIGTERM, _terminate)
     try:
         cli.main(prog_name="layermelt", standalone_mode=False)
-    except click.exceptions.Abort:
-        _leave(130)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        _say("interrupted")
+        raise SystemExit(130) from None
     except click.ClickException as error:
         with contextlib.suppress(OSError):
             error.show()
-        _leave(error.exit_code)
+        raise SystemExit(error.exit_code) from None
     except click.exceptions.Exit as exit_:
-        _leave(exit_.exit_code)
-    except BrokenPipeError:
-        _leave(141)
-    except KeyboardInterrupt:
-        _say("interrupted")
-        _leave(130)
-    except SystemExit as exit_:
-        _leave(exit_.code if isinstance(exit_.code, int) else 1)
-    _leave(0)
+        raise SystemExit(exit_.exit_code) from None
+    except Exception as error:  # noqa: BLE001 - nobody is to see a traceback
+        _unexpected(error)
+    raise SystemExit(0)
 
 
 def _print_version(ctx: click.Context) -> None:
@@ -321,18 +317,15 @@ def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
     raise SystemExit(143)
 
 
-def _leave(code: int) -> NoReturn:
-    try:
-        sys.stdout.flush()
-    except OSError as error:
-        # Whoever reads is gone, or the disk is full: nothing more can be told there, and
-        # Python would try again while it exits.
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, 1)
-        if not isinstance(error, BrokenPipeError):
-            _say(f"cannot write the results: {error.strerror}")
-        code = code or (141 if isinstance(error, BrokenPipeError) else 8)
-    raise SystemExit(code)
+def _unexpected(error: BaseException) -> NoReturn:
+    """A fault of layermelt itself is one message as well."""
+    if os.environ.get("LAYERMELT_TRACEBACK"):
+        raise error
+    _say(
+        f"error: a fault of layermelt itself: {type(error).__name__}: {error}; please report it "
+        "(with LAYERMELT_TRACEBACK=1 in the environment it says where)"
+    )
+    raise SystemExit(InternalError.return_code)
 
 
 @contextlib.contextmanager
@@ -471,17 +464,36 @@ def _say(text: str) -> None:
 
 
 def _print_text(text: str) -> None:
-    _write(sys.stdout, _printable(text) + "\n")
+    with _results():
+        _write(sys.stdout, _printable(text) + "\n")
 
 
 def _print_json(value: dict[str, Any]) -> None:
     # ASCII: every locale can say it, and "\udcff" stands for the byte 0xff as in os.fsdecode.
-    _write(sys.stdout, json.dumps(value, indent=2) + "\n")
+    with _results():
+        _write(sys.stdout, json.dumps(value, indent=2) + "\n")
 
 
 def _print_path(path: str) -> None:
     """The path itself, byte for byte: it is meant for programs."""
-    click.echo(os.fsencode(path) + b"\n", nl=False)
+    with _results():
+        click.echo(os.fsencode(path) + b"\n", nl=False)
+
+
+@contextlib.contextmanager
+def _results() -> Iterator[None]:
+    """What is to be read on stdout: that it cannot be written there is a failure."""
+    try:
+        yield
+    except OSError as error:
+        # Python would try again while it exits, and complain.
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 1)
+        os.close(null)
+        if isinstance(error, BrokenPipeError):
+            raise SystemExit(128 + signal.SIGPIPE) from None
+        _say(f"error: cannot write the results to stdout: {error.strerror}")
+        raise SystemExit(OutputError.return_code) from None
 
 
 def _write(stream: Any, text: str) -> None:

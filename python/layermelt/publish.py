@@ -180,14 +180,14 @@ def _real_target(output: str) -> str:
         if not stat.S_ISDIR(os.stat(directory).st_mode):
             raise OutputNotFoundError(f"{directory}: not a directory", path=directory, errno=errno.ENOTDIR)
         mode = os.lstat(target).st_mode
+    except LayermeltError:
+        raise  # some are a FileNotFoundError
     except FileNotFoundError:
         if os.path.lexists(directory):
             return target
         raise OutputNotFoundError(
             f"{directory}: no such directory; make it before an image is written into it", path=directory
         ) from None
-    except LayermeltError:
-        raise
     except OSError as error:
         raise from_os_error(
             "output", f"cannot write {output}: {error.strerror}", output, error.errno

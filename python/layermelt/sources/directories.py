@@ -36,19 +36,20 @@ def resolve(layers: Sequence[str]) -> Chain:
                 path=layer,
                 errno=errno.ENOTDIR,
             )
+        trees.append(tree)
+    store.check_trees(trees)
+    for layer, tree in zip(layers, trees, strict=True):
         if overlay2.is_chain_directory(tree):
             raise InvalidOptionError(
                 f"{layer}: is a chain directory, whose layer is its diff/; name it as the source, without "
                 f"--layer, or give {os.path.join(layer, 'diff')}",
                 path=layer,
             )
-        trees.append(tree)
     # The kernel refuses such chains as well (ELOOP, "overlapping lowerdir path").
     ordered = sorted(tree.rstrip("/") + "/" for tree in trees)
     for above, below in itertools.pairwise(ordered):
         if below.startswith(above):
             raise InvalidOptionError(f"{below}: is given twice, or lies in the layer {above}", path=below)
-    store.check_trees(trees)
     return Chain(
         layers=tuple(map(Path, trees)),
         description=f"{len(trees)} layer{'' if len(trees) == 1 else 's'}",

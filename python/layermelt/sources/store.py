@@ -90,15 +90,18 @@ def read_small(path: str, limit: int) -> bytes:
     except OSError as error:
         raise failed("open", path, error) from None
     try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
             raise CorruptStoreError(f"{path}: not a plain file", path=path)
-        with open(fd, "rb", closefd=False) as file:
-            content = file.read(limit + 1)
+        content = b""
+        if status.st_size <= limit:
+            with open(fd, "rb", closefd=False) as file:
+                content = file.read(limit + 1)
     except OSError as error:
         raise failed("read", path, error) from None
     finally:
         os.close(fd)
-    if len(content) > limit:
+    if max(status.st_size, len(content)) > limit:
         raise CorruptStoreError(f"{path}: has more than {limit} bytes, far above what it should", path=path)
     return content
 

@@ -1,0 +1,49 @@
+"""What the unit tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from unit.stores import ContainersStore, DockerRoot
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of the user's environment changes a result."""
+    for name in ("SOURCE_DATE_EPOCH", "LAYERMELT_DOCKER_ROOT", "CONTAINERS_STORAGE_CONF"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def docker_root(tmp_path: Path) -> DockerRoot:
+    return DockerRoot(tmp_path / "docker")
+
+
+@pytest.fixture
+def containers_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ContainersStore:
+    # An empty one: the machine's own must not add stores.
+    configuration = tmp_path / "storage.conf"
+    configuration.write_text("[storage.options]\n")
+    monkeypatch.setenv("CONTAINERS_STORAGE_CONF", os.fspath(configuration))
+    return ContainersStore(tmp_path / "storage")
+
+
+@pytest.fixture
+def layer(tmp_path: Path) -> Path:
+    """A small layer."""
+    tree = tmp_path / "layer"
+    (tree / "etc").mkdir(parents=True)
+    (tree / "etc/hostname").write_text("melted\n")
+    (tree / "sbin").symlink_to("usr/sbin")
+    return tree
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    """Where an image is to be written, in a directory of its own."""
+    directory = tmp_path / "images"
+    directory.mkdir()
+    return directory / "rootfs.ext4"

@@ -17,6 +17,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 MS_RDONLY = 1
 MS_NOATIME = 1024
+MS_BIND = 4096
 MS_REC = 16384
 MS_PRIVATE = 1 << 18
 MNT_DETACH = 2

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicU8, Ordering};
 
 use crate::error::{Error, Result};
 
-/// The steps of a build, in their order.
+/// The steps of a build in their order, and other long work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Phase {
@@ -18,11 +18,20 @@ pub enum Phase {
     Write = 3,
     /// Waiting for the disk.
     Sync = 4,
+    /// Reading data for its digest.
+    Hash = 5,
 }
 
 impl Phase {
     /// All of them, in order.
-    pub const ALL: [Self; 5] = [Self::Scan, Self::Merge, Self::Plan, Self::Write, Self::Sync];
+    pub const ALL: [Self; 6] = [
+        Self::Scan,
+        Self::Merge,
+        Self::Plan,
+        Self::Write,
+        Self::Sync,
+        Self::Hash,
+    ];
 
     /// The name used in reports.
     #[must_use]
@@ -33,6 +42,7 @@ impl Phase {
             Self::Plan => "plan",
             Self::Write => "write",
             Self::Sync => "sync",
+            Self::Hash => "hash",
         }
     }
 }

@@ -1,9 +1,12 @@
 //! Moves bytes from where they are into the image.
 
-use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
-use crate::error::Result;
+use rustix::io::Errno;
+
+use crate::error::{Error, Result};
 use crate::tree::{ContentId, Tree};
 
 /// An opened content.
@@ -38,4 +41,66 @@ pub trait Opener {
 
     /// The host path, for messages.
     fn path(&self, content: ContentId) -> PathBuf;
+}
+
+/// Why a file's bytes could not be read.
+#[derive(Debug)]
+pub enum ReadFault {
+    /// The kernel said so.
+    Io(Errno),
+    /// It ends at this byte.
+    Short(u64),
+}
+
+impl ReadFault {
+    /// The error for a file that had `size` bytes at the scan.
+    pub fn into_error(self, size: u64, path: impl FnOnce() -> PathBuf) -> Error {
+        match self {
+            Self::Io(source) => Error::io("read", path())(source),
+            Self::Short(end) => Error::LayerChanged {
+                path: path(),
+                reason: format!("it had {size} bytes and now ends at {end}"),
+            },
+        }
+    }
+}
+
+/// Fills `out` with the bytes of `file` from `offset` on.
+pub fn read_exact_at(
+    file: impl AsFd,
+    mut out: &mut [u8],
+    mut offset: u64,
+) -> Result<(), ReadFault> {
+    while !out.is_empty() {
+        match rustix::io::pread(&file, &mut *out, offset) {
+            Ok(0) => return Err(ReadFault::Short(offset)),
+            Ok(count) => {
+                out = &mut out[count..];
+                offset += count as u64;
+            }
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(ReadFault::Io(errno)),
+        }
+    }
+    Ok(())
+}
+
+/// Writes all of `bytes` to `output` at `offset`; `path` is for messages.
+pub fn write_all_at(output: &File, mut bytes: &[u8], mut offset: u64, path: &Path) -> Result<()> {
+    while !bytes.is_empty() {
+        match rustix::io::pwrite(output, bytes, offset) {
+            Ok(0) => {
+                return Err(Error::io("write", path)(std::io::Error::from(
+                    std::io::ErrorKind::WriteZero,
+                )))
+            }
+            Ok(count) => {
+                bytes = &bytes[count..];
+                offset += count as u64;
+            }
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(Error::io("write", path)(errno)),
+        }
+    }
+    Ok(())
 }

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Mutex;
 
-use crate::blockio::{ContentStore, Opened, Opener};
+use crate::blockio::{read_exact_at, write_all_at, ContentStore, Opened, Opener};
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::ext4::format::BLOCK_SIZE;
@@ -178,60 +178,6 @@ pub fn fill_region(
         }
         Opened::File(file) => read_exact_at(file.as_fd(), data, offset).map(|()| file),
     };
-    let file = result.map_err(|fault| match fault {
-        ReadFault::Io(source) => Error::io("read", opener.path(content))(source),
-        ReadFault::Short(read) => Error::LayerChanged {
-            path: opener.path(content),
-            reason: format!(
-                "it had {size} bytes and now ends at {}",
-                offset + read as u64
-            ),
-        },
-    })?;
+    let file = result.map_err(|fault| fault.into_error(size, || opener.path(content)))?;
     opener.still_same(content, size, &file)
-}
-
-enum ReadFault {
-    Io(rustix::io::Errno),
-    Short(usize),
-}
-
-fn read_exact_at(
-    file: impl AsFd,
-    mut out: &mut [u8],
-    mut offset: u64,
-) -> std::result::Result<(), ReadFault> {
-    let mut read = 0;
-    while !out.is_empty() {
-        match rustix::io::pread(&file, &mut *out, offset) {
-            Ok(0) => return Err(ReadFault::Short(read)),
-            Ok(count) => {
-                out = &mut out[count..];
-                offset += count as u64;
-                read += count;
-            }
-            Err(rustix::io::Errno::INTR) => {}
-            Err(errno) => return Err(ReadFault::Io(errno)),
-        }
-    }
-    Ok(())
-}
-
-fn write_all_at(output: &File, mut bytes: &[u8], mut offset: u64, path: &Path) -> Result<()> {
-    while !bytes.is_empty() {
-        match rustix::io::pwrite(output, bytes, offset) {
-            Ok(0) => {
-                return Err(Error::io("write", path)(std::io::Error::from(
-                    std::io::ErrorKind::WriteZero,
-                )))
-            }
-            Ok(count) => {
-                bytes = &bytes[count..];
-                offset += count as u64;
-            }
-            Err(rustix::io::Errno::INTR) => {}
-            Err(errno) => return Err(Error::io("write", path)(errno)),
-        }
-    }
-    Ok(())
 }

@@ -147,6 +147,21 @@ def test_layer_is_a_file(small: list[Path], tmp_path: Path) -> None:
     assert os.listdir(out) == []
 
 
+@pytest.mark.root
+def test_redirects_that_double_with_each_layer(tmp_path: Path) -> None:
+    """2^60 directories out of 120: an attack, and an error before memory ends."""
+    chain = Chain(tmp_path / "chain", "ext4")
+    chain.layer().file("d/x")
+    for _ in range(60):
+        layer = chain.layer()
+        layer.directory("d/a", redirect=b"/d")
+        layer.directory("d/b", redirect=b"/d")
+    out = tmp_path / "out"
+    out.mkdir()
+    failing(product.build_command(chain.finish(), out / "image.ext4"), tmp_path / "chain")
+    assert os.listdir(out) == []
+
+
 def _setpriv() -> str:
     found = shutil.which("setpriv")
     if found is None:

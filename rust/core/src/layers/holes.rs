@@ -1,15 +1,20 @@
 //! Where the visible sparse files hold data.
 //!
-//! Only files that show, and only those with fewer blocks than their size asks
-//! for: the others are not opened for it.
+//! Only those with fewer blocks than their size asks for are opened for it. Of
+//! a hidden one it is only asked whether there is a hole at all; no byte of it
+//! is read.
 
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use rustix::fs::SeekFrom;
+use rustix::fs::{Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
 
+use super::access::Access;
+use super::chain::Chain;
 use super::files::LayerFiles;
+use super::scanned::{EntryId, Scan};
+use super::walk::Walker;
 use crate::blockio::{ContentStore, Opened, Opener};
 use crate::control::Control;
 use crate::error::{Error, Result};
@@ -89,6 +94,41 @@ fn map(
         Stop::Asked(error) => error,
         Stop::System(error) => Error::io("find the holes of", opener.path(content))(error),
     })
+}
+
+/// Asks whether hidden files have holes.
+pub(super) struct Prober<'a> {
+    chain: &'a Chain,
+    walker: Walker,
+    flags: OFlags,
+}
+
+impl<'a> Prober<'a> {
+    pub(super) fn new(chain: &'a Chain, access: &Access) -> Self {
+        let mut flags =
+            OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        flags.set(OFlags::NOATIME, access.noatime);
+        Self {
+            chain,
+            walker: Walker::new(16, OFlags::PATH),
+            flags,
+        }
+    }
+
+    /// Whether the file has a hole. What cannot be opened has none: it only
+    /// costs a gap in the image.
+    pub(super) fn has_holes(&mut self, scan: &Scan, directory: u32, file: EntryId) -> bool {
+        let entry = scan.entry(file);
+        self.walker.route(directory, &scan.directories);
+        let opened = self.walker.go(self.chain).and_then(|directory| {
+            rustix::fs::openat(directory, scan.name(file), self.flags, Mode::empty())
+        });
+        let Ok(opened) = opened else {
+            return false;
+        };
+        let same = rustix::fs::fstat(&opened).is_ok_and(|now| now.st_ino == entry.inode);
+        same && rustix::fs::seek(&opened, SeekFrom::Hole(0)).is_ok_and(|hole| hole < entry.size)
+    }
 }
 
 enum Stop {

@@ -87,7 +87,13 @@ fn merge_in_way(
     let (mut tree, mut fates) = merge::merge(&chain, &mut scan, options, control)?;
     warnings.append(&mut fates.warnings);
     let sparse = std::mem::take(&mut fates.sparse);
-    place::place(&mut tree, &scan, fates, control)?;
+    place::place(
+        &mut tree,
+        &scan,
+        fates,
+        holes::Prober::new(&chain, &access),
+        control,
+    )?;
     // The scan takes as much memory as the tree: it goes before the next step.
     drop(scan);
     let files = LayerFiles::new(chain, access);

@@ -9,9 +9,10 @@
 //! shows. (Redirects move what lies below, so with them the order is only the
 //! same for the same layers.)
 
-use super::entry::{Entry, Flags, Type, HIDDEN};
+use super::entry::{Flags, Type, HIDDEN};
 use super::fates::{Fate, Fates};
-use super::scanned::Scan;
+use super::holes::Prober;
+use super::scanned::{EntryId, Scan};
 use crate::control::Control;
 use crate::error::Result;
 use crate::tree::{NodeId, Slot, Tree};
@@ -21,6 +22,7 @@ pub(super) fn place(
     tree: &mut Tree,
     scan: &Scan,
     mut fates: Fates,
+    mut prober: Prober<'_>,
     control: &Control,
 ) -> Result<()> {
     let mut pending = Vec::new();
@@ -36,7 +38,8 @@ pub(super) fn place(
                 let entry = scan.entry(id);
                 if entry.is_directory() {
                     below.push(entry.link);
-                } else if let Some(slot) = entry_slot(entry, &mut fates) {
+                } else if let Some(slot) = entry_slot(scan, directory, id, &mut fates, &mut prober)
+                {
                     tree.push_slot(slot)?;
                 }
             }
@@ -79,7 +82,14 @@ const fn directory_slot(fate: &Fate) -> Slot {
     }
 }
 
-fn entry_slot(entry: &Entry, fates: &mut Fates) -> Option<Slot> {
+fn entry_slot(
+    scan: &Scan,
+    directory: u32,
+    id: EntryId,
+    fates: &mut Fates,
+    prober: &mut Prober<'_>,
+) -> Option<Slot> {
+    let entry = scan.entry(id);
     if entry.has(Flags::WHITEOUT) {
         return None;
     }
@@ -92,6 +102,7 @@ fn entry_slot(entry: &Entry, fates: &mut Fates) -> Option<Slot> {
         return Some(Slot::Node(NodeId::new(node)));
     }
     let size = match entry.kind() {
+        Type::File if entry.has(Flags::SPARSE) && prober.has_holes(scan, directory, id) => 0,
         Type::File | Type::Symlink => entry.size,
         _ => 0,
     };

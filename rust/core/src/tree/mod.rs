@@ -48,7 +48,8 @@ pub enum Slot {
         /// Whether an inode is hidden (not so for a lower version of a
         /// directory that was numbered further down already).
         inode: bool,
-        /// Bytes of content the hidden file or symlink has, 0 for other types.
+        /// Bytes of content the hidden file or symlink has; 0 for other types,
+        /// and for a file with holes, for those are placed behind all others.
         size: u64,
     },
     /// A directory that a higher layer hides, once for each layer it would

@@ -151,6 +151,8 @@ fn holes_are_found_in_visible_files() {
         Some(vec![(MIB, 65_536), (2 * MIB, 65_536)])
     );
     assert_eq!(holes(&merged, "tail"), Some(vec![(MIB, 4097)]));
+    // Those with holes are placed apart, so that hidden ones leave no gap.
+    assert_eq!(merged.slots()[1], "ghost 0");
     for dense in ["hidden", "empty", "dense"] {
         assert_eq!(holes(&merged, dense), None, "{dense}");
     }

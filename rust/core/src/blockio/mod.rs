@@ -1,5 +1,7 @@
 //! Moves bytes from where they are into the image.
 
+mod clone;
+
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -8,6 +10,8 @@ use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 use crate::tree::{ContentId, Tree};
+
+pub use clone::{clone_file, CloneMethod, CloneReport};
 
 /// An opened content.
 #[derive(Debug)]

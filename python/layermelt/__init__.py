@@ -11,8 +11,8 @@ Errors are in `layermelt.errors`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+# As type checkers know it; importing `typing` costs more than all the rest.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from layermelt import errors
     from layermelt._core import __version__

@@ -56,6 +56,7 @@ class Publication:
     def __init__(self, output: str | bytes | os.PathLike[str]) -> None:
         self.target = _real_target(os.fsdecode(output))
         self.temporary = ""
+        self._pid = os.getpid()
         directory, name = os.path.split(self.target)
         self._directory = directory
         self._name = name
@@ -69,7 +70,7 @@ class Publication:
             self._sweep()
             self._create()
         except OSError as error:
-            self._close()
+            self._remove()
             raise self._failed("write into", self._directory, error) from None
         except BaseException:
             self._remove()
@@ -83,6 +84,12 @@ class Publication:
         traceback: TracebackType | None,
     ) -> None:
         self._remove()
+
+    def __del__(self) -> None:
+        # An interrupt may come between entering and the body of a `with`. A child process that
+        # inherited this by fork has no say in it.
+        if getattr(self, "_pid", None) == os.getpid():
+            self._remove()
 
     def commit(self, *, sync: bool) -> None:
         """Makes the temporary file the target. With `sync` it is on the disk then, name and all."""
@@ -107,11 +114,13 @@ class Publication:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         for _ in range(_ATTEMPTS):
             name = f"{self._prefix}{secrets.token_hex(8)}.tmp"
+            # Known before it is there: an interrupt may come as soon as it is.
+            self.temporary = os.path.join(self._directory, name)
             try:
                 self._fd = os.open(name, flags, 0o600, dir_fd=self._dir_fd)
             except FileExistsError:
+                self.temporary = ""
                 continue
-            self.temporary = os.path.join(self._directory, name)
             # Until it is locked, somebody who sweeps may take it for a leftover.
             if _lock(self._fd) is not False and self._is_named(self._fd, name):
                 return

@@ -289,12 +289,11 @@ def test_interrupted(target: Path, tmp_path: Path, number: signal.Signals, code:
         out, err = process.communicate(timeout=60)
         assert b"Traceback" not in err
         assert os.listdir(target.parent) == [target.name]
-        if process.returncode == code:
-            assert out == b""
-            assert target.read_bytes() == b"old"
+        if target.read_bytes() == b"old":
+            assert (process.returncode, out) == (code, b"")
             return
-        # It was faster.
-        assert process.returncode == 0
+        # It was faster, or at its end already.
+        assert process.returncode in (0, code)
         target.write_bytes(b"old")
     pytest.fail("no build could be interrupted")
 

@@ -74,6 +74,37 @@ def test_failure_keeps_the_old_image(target: Path, raised: type[BaseException]) 
     assert names(target.parent) == [target.name]
 
 
+def test_an_interrupt_as_soon_as_the_file_is_there(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.open
+
+    def interrupted(path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        fd = real(path, flags, mode, dir_fd=dir_fd)
+        if flags & os.O_EXCL:
+            os.close(fd)
+            raise KeyboardInterrupt
+        return fd
+
+    monkeypatch.setattr(os, "open", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        publish(target)
+    assert names(target.parent) == []
+
+
+def test_an_abandoned_publication_leaves_nothing(target: Path) -> None:
+    publication = Publication(target)
+    publication.__enter__()
+    assert len(names(target.parent)) == 1
+    pid = os.fork()
+    if pid == 0:
+        # A child that drops what it inherited must not take it from its parent.
+        del publication
+        os._exit(0)
+    os.waitpid(pid, 0)
+    assert len(names(target.parent)) == 1
+    del publication
+    assert names(target.parent) == []
+
+
 def test_everything_is_on_the_disk_before_and_after_the_renaming(
     target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@
 pub mod blockio;
 pub mod build;
 pub mod control;
+pub mod digest;
 pub mod error;
 pub mod ext4;
 pub mod layers;

@@ -195,6 +195,7 @@ pub(crate) fn build_image(
         merge: MergeOptions {
             userxattr,
             fuse_overlayfs,
+            ..MergeOptions::default()
         },
         files: files.iter().map(injection).collect(),
         image: ImageOptions {
@@ -232,6 +233,7 @@ pub(crate) fn inspect_layers(
     let options = MergeOptions {
         userxattr,
         fuse_overlayfs,
+        ..MergeOptions::default()
     };
     let threads = build::effective_threads(threads);
     let merged = watch::run(py, None, |control| {
@@ -246,7 +248,7 @@ pub(crate) fn inspect_layers(
     Ok((counts.into(), warnings, since.elapsed().as_secs_f64()))
 }
 
-fn open_output(output: &Path, target: &Path) -> Result<File, Error> {
+pub(crate) fn open_output(output: &Path, target: &Path) -> Result<File, Error> {
     let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let opened =
         rustix::fs::open(output, flags, Mode::empty()).map_err(Error::io("open", target))?;

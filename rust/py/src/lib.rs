@@ -3,6 +3,8 @@
 
 mod build;
 mod check;
+mod clone;
+mod digest;
 mod error;
 mod watch;
 
@@ -15,6 +17,10 @@ mod _core {
     use crate::build::{build_image, inspect_layers, BuildReport, Counts};
     #[pymodule_export]
     use crate::check::{check_image, has_ext4_magic, ImageReport, Problem};
+    #[pymodule_export]
+    use crate::clone::{clone_file, CloneReport};
+    #[pymodule_export]
+    use crate::digest::{chain_digest, file_digest, layer_digest, path_key};
 
     /// The version of the whole project.
     #[pymodule_export]

@@ -5,10 +5,9 @@
 use std::fs::File;
 use std::path::Path;
 
-use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
-use super::{read_exact_at, write_all_at};
+use super::{next_data, read_exact_at, write_all_at, NextData};
 use crate::control::{Control, Phase};
 use crate::error::{Error, Result};
 
@@ -146,19 +145,13 @@ impl Copy<'_> {
 
     /// The next part with data at or behind `at`; empty at the end.
     fn next_data(&self, at: u64, size: u64) -> Result<(u64, u64)> {
-        let fault = || Error::io("find the holes of", self.source_path);
-        let start = match rustix::fs::seek(self.source, SeekFrom::Data(at)) {
-            Ok(start) => start.min(size),
-            Err(Errno::NXIO) => return Ok((size, size)),
-            // A file system that cannot tell: it is all data.
-            Err(Errno::INVAL | Errno::NOTSUP) => return Ok((at, size)),
-            Err(error) => return Err(fault()(error)),
-        };
-        match rustix::fs::seek(self.source, SeekFrom::Hole(start)) {
-            Ok(end) => Ok((start, end.clamp(start, size))),
-            Err(Errno::NXIO) => Ok((start, size)),
-            Err(error) => Err(fault()(error)),
-        }
+        let next = next_data(self.source, at, size)
+            .map_err(Error::io("find the holes of", self.source_path))?;
+        Ok(match next {
+            NextData::Part(start, end) => (start, end),
+            NextData::Nothing => (size, size),
+            NextData::Unknown => (at, size),
+        })
     }
 
     fn copy(&mut self, mut at: u64, end: u64) -> Result<()> {

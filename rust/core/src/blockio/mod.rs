@@ -6,6 +6,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
@@ -45,6 +46,36 @@ pub trait Opener {
 
     /// The host path, for messages.
     fn path(&self, content: ContentId) -> PathBuf;
+}
+
+/// What [`next_data`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NextData {
+    /// Data, from this byte on up to that one.
+    Part(u64, u64),
+    /// Nothing but a hole.
+    Nothing,
+    /// The file system cannot tell.
+    Unknown,
+}
+
+/// The next part with data of a file of `size` bytes, at or behind `at`. It
+/// moves the file's offset.
+pub fn next_data(file: impl AsFd, at: u64, size: u64) -> Result<NextData, Errno> {
+    let start = match rustix::fs::seek(&file, SeekFrom::Data(at)) {
+        Ok(start) if start < size => start,
+        // No data up to the end.
+        Ok(_) | Err(Errno::NXIO) => return Ok(NextData::Nothing),
+        Err(Errno::INVAL | Errno::NOTSUP) => return Ok(NextData::Unknown),
+        Err(error) => return Err(error),
+    };
+    match rustix::fs::seek(&file, SeekFrom::Hole(start)) {
+        Ok(end) if end > start => Ok(NextData::Part(start, end.min(size))),
+        // Cut off meanwhile, or punched: whoever reads it will see. Taking the
+        // rest for data is never wrong.
+        Ok(_) | Err(Errno::NXIO) => Ok(NextData::Part(start, size)),
+        Err(error) => Err(error),
+    }
 }
 
 /// Why a file's bytes could not be read.

@@ -15,7 +15,7 @@ use super::chain::Chain;
 use super::files::LayerFiles;
 use super::scanned::{EntryId, Scan};
 use super::walk::Walker;
-use crate::blockio::{ContentStore, Opened, Opener};
+use crate::blockio::{next_data, ContentStore, NextData, Opened, Opener};
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::tree::{Content, ContentId, Extent, HoleMap, Tree};
@@ -145,19 +145,10 @@ fn data(
     let mut at = 0;
     while at < size {
         control.check().map_err(Stop::Asked)?;
-        let start = match rustix::fs::seek(file, SeekFrom::Data(at)) {
-            Ok(start) if start < size => start,
-            // No data up to the end.
-            Ok(_) | Err(Errno::NXIO) => break,
-            Err(Errno::INVAL | Errno::NOTSUP) => return Ok(None),
-            Err(error) => return Err(Stop::System(error)),
-        };
-        let end = match rustix::fs::seek(file, SeekFrom::Hole(start)) {
-            Ok(end) if end > start => end.min(size),
-            // Cut off meanwhile, or punched: the copy will see. Taking the
-            // rest for data is never wrong.
-            Ok(_) | Err(Errno::NXIO) => size,
-            Err(error) => return Err(Stop::System(error)),
+        let (start, end) = match next_data(file, at, size).map_err(Stop::System)? {
+            NextData::Part(start, end) => (start, end),
+            NextData::Nothing => break,
+            NextData::Unknown => return Ok(None),
         };
         extents.add(start, end);
         at = end;

@@ -184,7 +184,7 @@ impl<'a> Inspector<'a> {
         };
         let mut entry = self.describe(&stat, kind)?;
         // Any mode, any owner: only the type and number make a whiteout.
-        if kind == Type::CharDevice && entry.size == 0 {
+        if kind == Type::CharDevice && entry.size == 0 && !shared.options.raw {
             entry.flags |= Flags::WHITEOUT;
         } else {
             self.attributes(opened, directory, name, kind, &mut entry)?;

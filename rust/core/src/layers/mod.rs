@@ -34,7 +34,7 @@ mod xattrs;
 #[cfg(test)]
 mod tests;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::control::{Control, Phase};
 use crate::error::Result;
@@ -49,6 +49,9 @@ pub struct MergeOptions {
     pub userxattr: bool,
     /// The store was written by fuse-overlayfs.
     pub fuse_overlayfs: bool,
+    /// For a layer by itself: overlay's marks are shown as what they are on
+    /// disk, but for those that say nothing about what a mount shows.
+    pub raw: bool,
 }
 
 /// Merges `layers`, base first, into what a kernel overlay mount of them would
@@ -99,4 +102,15 @@ fn merge_in_way(
     let files = LayerFiles::new(chain, access);
     holes::find(&mut tree, &files, &sparse, threads.max(1), control)?;
     Ok((tree, files, warnings))
+}
+
+/// Reads one layer as it lies on disk, marks and all ([`MergeOptions::raw`]).
+pub fn read_raw(layer: &Path, threads: usize, control: &Control) -> Result<(Tree, LayerFiles)> {
+    let options = MergeOptions {
+        raw: true,
+        ..MergeOptions::default()
+    };
+    let layers = [layer.to_path_buf()];
+    let (tree, files, _) = merge(&layers, options, threads, control, |_| {})?;
+    Ok((tree, files))
 }

@@ -81,6 +81,85 @@ fn redirects_chain() {
 }
 
 #[test]
+fn a_relative_redirect_goes_on_beside_an_absolute_one() {
+    let Some(chain) = trusted("a_relative_redirect_goes_on_beside_an_absolute_one", 4) else {
+        return;
+    };
+    // top -> /a/two, whose own redirect "one" means /a/one, and not "one" in
+    // the directory that holds "top".
+    chain
+        .file(0, "a/one/right", "")
+        .file(0, "p/one/wrong", "")
+        .file(0, "one/wrong", "");
+    chain.dir(1, "p").dir(2, "a/two").file(3, "p/top/x", "");
+    chain
+        .mark(2, "a/two", "redirect", b"one")
+        .mark(3, "p/top", "redirect", b"/a/two");
+    let merged = chain.merge().unwrap();
+    assert_eq!(
+        merged
+            .tree
+            .directory(merged.at("p/top"))
+            .unwrap()
+            .entries
+            .len(),
+        2
+    );
+    merged.at("p/top/right");
+}
+
+#[test]
+fn an_absolute_redirect_leads_out_from_under_an_opaque_directory() {
+    let test = "an_absolute_redirect_leads_out_from_under_an_opaque_directory";
+    let Some(chain) = trusted(test, 3) else {
+        return;
+    };
+    chain.file(0, "real/x", "").dir(1, "o/d").dir(2, "top");
+    chain
+        .mark(1, "o", "opaque", b"y")
+        .mark(1, "o/d", "redirect", b"/real");
+    chain.mark(2, "top", "redirect", b"/o/d");
+    chain.merge().unwrap().at("top/x");
+}
+
+#[test]
+fn an_opaque_directory_that_a_redirect_leads_to_ends_it() {
+    let Some(chain) = trusted("an_opaque_directory_that_a_redirect_leads_to_ends_it", 3) else {
+        return;
+    };
+    chain.file(0, "real/x", "").file(1, "d/y", "").dir(2, "top");
+    chain
+        .mark(1, "d", "opaque", b"y")
+        .mark(1, "d", "redirect", b"real");
+    chain.mark(2, "top", "redirect", b"d");
+    let expected = lines(&["d/", "d/y=", "real/", "real/x=", "top/", "top/y="]);
+    assert_eq!(chain.show(), expected);
+}
+
+#[test]
+fn whiteouts_by_prefix_are_found_by_redirects() {
+    let test = "whiteouts_by_prefix_are_found_by_redirects";
+    if !is_root() {
+        return skip(test, "root, to set trusted.overlay attributes");
+    }
+    let options = MergeOptions {
+        fuse_overlayfs: true,
+        ..MergeOptions::default()
+    };
+    let chain = Chain::with(3, options);
+    chain
+        .file(0, "zz/hidden", "")
+        .file(1, ".wh.zz", "")
+        .dir(2, "top");
+    for name in ["a", "b", "c", "d", "m"] {
+        chain.file(1, name, "");
+    }
+    chain.mark(2, "top", "redirect", b"zz");
+    let expected = lines(&["a=", "b=", "c=", "d=", "m=", "top/"]);
+    assert_eq!(chain.show(), expected);
+}
+
+#[test]
 fn an_absolute_path_stops_at_whiteouts_files_and_opaque_directories() {
     let Some(chain) = trusted(
         "an_absolute_path_stops_at_whiteouts_files_and_opaque_directories",

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 import layermelt
-from layermelt import InjectedFile, build_rootfs, check_image, errors, has_ext4_magic, inspect_source
+from layermelt import InjectedFile, _core, build_rootfs, check_image, errors, has_ext4_magic, inspect_source
 from unit.stores import ContainersStore, DockerRoot
 
 MIB = 1 << 20
@@ -259,6 +259,28 @@ def test_an_old_image_is_replaced_by_a_whole_one_only(layer: Path, target: Path,
         build_rootfs(None, target, layers=[layer, tmp_path / "none"])
     with pytest.raises(errors.TooSmallError):
         build_rootfs(None, target, layers=[layer], size=4096)
+    assert sha256(target) == old
+    assert os.listdir(target.parent) == [target.name]
+
+
+def test_an_image_that_is_not_sound_is_not_published(
+    layer: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = _core.build_image
+
+    def damaging(layers: list[str], output: str, *arguments: Any, **options: Any) -> _core.BuildReport:
+        report = real(layers, output, *arguments, **options)
+        with open(output, "r+b") as image:
+            image.seek(1024)
+            image.write(b"\0\0\0\0")
+        return report
+
+    build_rootfs(None, target, layers=[layer], sync=False)
+    old = sha256(target)
+    monkeypatch.setattr(_core, "build_image", damaging)
+    with pytest.raises(errors.UnsoundImageError, match="not sound") as caught:
+        build_rootfs(None, target, layers=[layer], sync=False)
+    assert caught.value.problems
     assert sha256(target) == old
     assert os.listdir(target.parent) == [target.name]
 

@@ -206,9 +206,10 @@ def test_a_sweeper_cannot_take_a_file_that_was_just_made(
         real(fd, operation)
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    publish(target)
-    assert len(stolen) == 1
-    assert names(target.parent) == [target.name]
+    with Publication(target) as publication:
+        assert len(stolen) == 1
+        assert names(target.parent) == [os.path.basename(publication.temporary)]
+        assert names(target.parent) != stolen
 
 
 def test_file_systems_without_locks(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,9 +92,11 @@ def apply(one: Break, copy: Path) -> bool:
     """Makes the break; False if the text is not there exactly once."""
     file = copy / one.file
     text = file.read_text()
-    if text.count(one.search) != 1:
-        return False
-    file.write_text(text.replace(one.search, one.replace))
+    for search, replace in [(one.search, one.replace), *([one.also] if one.also else [])]:
+        if text.count(search) != 1:
+            return False
+        text = text.replace(search, replace)
+    file.write_text(text)
     return True
 
 

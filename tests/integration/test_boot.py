@@ -62,21 +62,21 @@ def chain(folder: Path) -> store.ChainMaker:
 
 
 def debugfs(image: Path, request: str) -> str:
-    """What debugfs says to a request; complaints included."""
+    """What debugfs answers to a request."""
     program = shutil.which("debugfs", path=DEBUGFS_PATH)
     if program is None:
         pytest.skip("no debugfs (Debian: e2fsprogs)")
     done = subprocess.run([program, "-R", request, str(image)], capture_output=True, text=True, check=True)
-    return done.stdout + done.stderr
+    # The banner goes to stderr; so does a refusal, which the caller then misses in stdout.
+    return done.stdout
 
 
-@pytest.mark.parametrize("size", ["auto", "min"])
+@pytest.mark.parametrize("size", ["auto", "fixed"])
 def test_the_agent_is_the_first_process(
     size: str, agent: Path, tmp_path: Path, judge_image: Callable[[Path], None]
 ) -> None:
     maker = chain(tmp_path)
     image = tmp_path / "rootfs.ext4"
-    # No room is left in a smallest image: the agent's own file shall still fit.
     room = ["--free-space", "64M"] if size == "auto" else ["--size", "40M"]
     marks = ["--userxattr"] if maker.marks.userxattr else []
     arguments = ["build", str(maker.top), "-o", str(image), "--agent", str(agent), "--no-sync", *room, *marks]
@@ -107,7 +107,7 @@ def test_the_agent_is_the_first_process(
     assert "EXT4-fs warning" not in booted.console
 
     judge_image(image)
-    assert debugfs(image, f"cat {boot.LEFT_BEHIND}").endswith("written by the agent\n")
+    assert debugfs(image, f"cat {boot.LEFT_BEHIND}") == "written by the agent\n"
 
 
 def test_the_agent_survives_a_hostile_sbin(agent: Path, tmp_path: Path) -> None:

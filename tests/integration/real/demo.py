@@ -92,7 +92,9 @@ def make_chain(folder: Path) -> store.ChainMaker:
         maker.hard_link("srv/app/config.json", "srv/app/config.default.json")
         maker.symlink("srv/app/current", ".")
     print(f"{len(upgraded)} packages upgraded, {len(known) + len(application)} packages in all")
-    for layer, name in zip(maker.layers, ("base", "runtimes", "upgrade", "clean", "application"), strict=True):
+    for layer, name in zip(
+        maker.layers, ("base", "runtimes", "upgrade", "clean", "application"), strict=True
+    ):
         print(f"  {layer.directory.name[:12]}  {name:12} {layer.deletions:5} names deleted")
     marks = maker.marks
     form = "character devices 0:0" if marks.devices else f"{marks.prefix}whiteout on empty files"
@@ -177,7 +179,9 @@ def main() -> None:
     if lacking:
         raise SystemExit(f"the demo is made of Debian packages: {', '.join(lacking)} missing")
     who = "root" if os.geteuid() == 0 else "an ordinary user"
-    print(f"layermelt demo, as {who} on {platform.system()} {platform.release()}, {os.cpu_count()} processors")
+    print(
+        f"layermelt demo, as {who} on {platform.system()} {platform.release()}, {os.cpu_count()} processors"
+    )
 
     title("1. Real Debian packages in five layers")
     maker = make_chain(folder)

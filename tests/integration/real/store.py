@@ -206,6 +206,10 @@ class ChainMaker:
         """The layers' trees, base first."""
         return [layer.diff for layer in self.layers]
 
+    def shows(self, path: str) -> bool:
+        """Whether the merged tree has a name."""
+        return os.fsencode(path) in self._tree
+
     @property
     def entries(self) -> int:
         """How many names the merged tree has, the root not counted."""

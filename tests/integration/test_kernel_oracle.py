@@ -81,6 +81,7 @@ PLANTED: dict[str, tuple[Callable[[Layer], object], list[str]]] = {
     "xattr more": (_set("f", "user.b", b""), ["/f: xattrs"]),
     "xattr less": (lambda c: os.removexattr(c.at("f"), "user.a"), ["/f: xattrs"]),
     "xattr of a symlink": (_set("s", "trusted.x", b"2"), ["/s: xattrs"]),
+    "xfs' own ACL": (_set("f", "trusted.SGI_ACL_FILE", b"acl"), ["/f: xattrs"]),
     "xattr of the root": (_set("", "trusted.x", b"2"), ["/: xattrs"]),
     "capability": (
         lambda c: os.removexattr(c.at("cap"), "security.capability"),

@@ -8,7 +8,6 @@ Known deviations of the kernel's overlay view are taken out here:
 - phantoms: a directory backed by one layer is listed raw, whiteouts and all;
   a name that lstat refuses with ENOENT is not there;
 - st_nlink of an overlay counts hidden names: groups are told by identity;
-- xfs lists an ACL twice, the second time as trusted.SGI_ACL_*;
 - extents are advisory: content is compared, not where its holes lie.
 """
 
@@ -171,8 +170,6 @@ def _xattrs(where: int | bytes) -> tuple[tuple[bytes, bytes], ...]:
     follow = isinstance(where, int)
     found = []
     for name in os.listxattr(where, follow_symlinks=follow):
-        if name.startswith("trusted.SGI_ACL_"):
-            continue
         value = os.getxattr(where, name, follow_symlinks=follow)
         found.append((os.fsencode(name), value))
     return tuple(sorted(found))

@@ -448,11 +448,12 @@ def redirect_of_a_path_component_leads_on(chain: Chain) -> Claims:
 @case("2.6", userxattr=True)
 def redirect_in_the_last_layer_of_a_directory_with_userxattr(chain: Chain) -> Claims:
     """There is nothing below it to be renamed: the kernel does not look."""
-    base, top = chain.two()
-    base.directory("p/new", redirect=b"old")
-    base.file("p/new/x")
+    base, middle, top = chain.three()
+    base.file("old/hidden")
+    middle.directory("p/new", redirect=b"old")
+    middle.file("p/new/x")
     top.file("other")
-    return {"p/new/x": "file"}
+    return {"p/new/x": "file", "p/new/hidden": None}
 
 
 @case("2.6")

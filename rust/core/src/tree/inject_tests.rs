@@ -169,6 +169,24 @@ fn makes_parents() {
 }
 
 #[test]
+fn the_directory_that_was_there_gets_a_slot() {
+    let mut tree = tree(&["usr/", "usr/sbin/", "sbin -> usr/sbin"]);
+    let before = tree.slots().len();
+    let node = tree.inject(&file("/sbin/a")).unwrap();
+    let sbin = find(&tree, "usr/sbin").unwrap();
+    let expected = [
+        Slot::Directory {
+            node: sbin,
+            names: 1,
+            bytes: 1,
+        },
+        Slot::Node(node),
+    ];
+    assert_eq!(tree.slots()[before..], expected);
+    assert_eq!(tree.directory(sbin).unwrap().last_slot as usize, before);
+}
+
+#[test]
 fn symlinks_are_followed_inside() {
     lands(
         &["usr/", "usr/sbin/", "sbin -> usr/sbin"],

@@ -131,6 +131,10 @@ const LAYOUTS: &[(&str, &str)] = &[
     ("-t ext4 -O meta_bg,^resize_inode,^sparse_super", "10G"),
     ("-t ext4 -O ^sparse_super,^resize_inode", "1G"),
     ("-t ext4 -O sparse_super2", "1G"),
+    (
+        "-t ext4 -O sparse_super2,meta_bg,^resize_inode -b 1024",
+        "600M",
+    ),
     ("-t ext4 -O bigalloc -C 16384", "1G"),
     ("-t ext4 -O bigalloc -C 65536", "100001K"),
     ("-t ext4 -O bigalloc -b 1024 -C 4096", "200M"),
@@ -308,6 +312,46 @@ fn free_counts_are_counted() {
     let end = 4096 * u64::from(read::u32_at(&first, 4)) + 4095;
     image.write(end, &[0x7f]);
     assert_eq!(image.codes(), ["bitmap-padding"]);
+}
+
+#[test]
+fn the_end_of_a_bitmap_stands_for_nothing() {
+    // 16,384 blocks: half of a bitmap.
+    let image = mke2fs("-t ext4 -O ^metadata_csum,^uninit_bg", "64M");
+    let first: [u8; 12] = image.read(4096);
+    let bitmap = 4096 * u64::from(read::u32_at(&first, 0));
+    image.write(bitmap + 4095, &[0x7f]);
+    assert_eq!(image.codes(), ["bitmap-padding"]);
+    image.write(bitmap + 4095, &[0xff]);
+    // More free blocks than the group has.
+    image.write(4096 + 0x0c, &16_385u16.to_le_bytes());
+    let report = image.report();
+    assert!(
+        report.problems[0]
+            .text
+            .contains("16385 free blocks of at most 16384"),
+        "{report:?}"
+    );
+}
+
+#[test]
+fn flags_mean_nothing_without_a_checksum() {
+    let image = mke2fs("-t ext4 -O ^metadata_csum,^uninit_bg", "64M");
+    let first: [u8; 12] = image.read(4096);
+    // "Nothing was ever written", which the kernel ignores then.
+    image.write(4096 + 0x12, &[3, 0]);
+    assert_eq!(image.codes(), [""; 0]);
+    image.write(4096 * u64::from(read::u32_at(&first, 4)) + 500, &[0x10]);
+    assert_eq!(image.codes(), ["free-inodes"]);
+}
+
+#[test]
+fn the_seed_outlives_the_uuid() {
+    let image = mke2fs("-t ext4 -O metadata_csum_seed", "64M");
+    let new = "11111111-2222-3333-4444-555555555555";
+    run(Command::new("tune2fs").args(["-U", new]).arg(&image.0));
+    assert_eq!(image.report().problems, []);
+    assert_eq!(image.report().uuid[0], 0x11);
 }
 
 #[test]

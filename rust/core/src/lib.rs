@@ -5,6 +5,7 @@
 //! `tree` knows no ext4 and `ext4` knows no overlay. [`build`] is the way of
 //! one build through all of them. Nothing in here knows Python.
 
+pub mod agent;
 pub mod blockio;
 pub mod build;
 pub mod control;

@@ -161,12 +161,6 @@ fn everything_of_an_entry_matters() {
             "{name} makes no difference"
         );
     }
-    let plain = layer(&dir.0, &["a", "b", "c"], |_| {});
-    let idle = layer(&dir.0, &["a", "b", "c"], |root| {
-        let name = "user.overlay.origin";
-        rustix::fs::setxattr(root.join("sub"), name, b"handle", XattrFlags::empty()).unwrap();
-    });
-    assert_eq!(plain, idle, "where a copy came from is no content");
 }
 
 #[test]

@@ -4,7 +4,7 @@
 mod common;
 
 use common::{build, debugfs, judge, told, Maker};
-use layermelt_core::ext4::plan::{ImageOptions, Plan, Size};
+use layermelt_core::ext4::plan::{ImageOptions, JournalSize, Plan, Profile, Size};
 use layermelt_core::tree::{Device, Kind, NodeId, Slot, Tree};
 use layermelt_core::Error;
 
@@ -348,4 +348,109 @@ fn what_a_layer_hides_leaves_its_place() {
         })
     };
     assert_eq!(places(&base(false)), places(&base(true)));
+}
+
+#[test]
+fn profiles_are_what_they_say() {
+    let mut make = Maker::default();
+    let names: Vec<_> = (0..40_000)
+        .map(|n| format!("{n:050}").into_bytes())
+        .collect();
+    let node = make.node(Kind::Fifo);
+    let entries: Vec<_> = names.iter().map(|name| (name.as_slice(), node)).collect();
+    let wide = make.directory(&entries);
+    let large = make.file(vec![7; 12 << 20]);
+    make.xattrs(large, &[(b"user.large", &[7; 3000])]);
+    let tree = make.finish(&[(b"wide", wide), (b"large", large)]);
+    for profile in [Profile::Default, Profile::Compat, Profile::Readonly] {
+        for size in [Size::Auto, Size::Min, Size::Bytes(600 << 20)] {
+            let options = ImageOptions {
+                profile,
+                size,
+                ..ImageOptions::default()
+            };
+            let image = build(&tree, &options, 2).unwrap();
+            judge(&image.0);
+            let stats = debugfs(&image.0, "stats -h");
+            let features = stats
+                .lines()
+                .find(|line| line.contains("features:"))
+                .unwrap();
+            let has = |name: &str| features.split_whitespace().any(|word| word == name);
+            let modern = profile != Profile::Compat;
+            assert_eq!(has("metadata_csum"), modern, "{features}");
+            assert_eq!(has("64bit"), modern, "{features}");
+            assert_eq!(has("uninit_bg"), !modern, "{features}");
+            assert_eq!(
+                has("has_journal"),
+                profile != Profile::Readonly,
+                "{features}"
+            );
+            assert_eq!(
+                has("resize_inode"),
+                profile != Profile::Readonly,
+                "{features}"
+            );
+            if profile == Profile::Readonly && size != Size::Bytes(600 << 20) {
+                assert!(stats.contains("Free blocks:              0"), "{stats}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_journal_is_as_wished() {
+    let tree = varied();
+    for (journal, text) in [
+        (JournalSize::None, ""),
+        (
+            JournalSize::Bytes(16 << 20),
+            "Total journal size:       16M",
+        ),
+        (
+            JournalSize::Bytes(1 << 30),
+            "Total journal size:       1024M",
+        ),
+    ] {
+        for size in [Size::Auto, Size::Min] {
+            let options = ImageOptions {
+                journal,
+                size,
+                ..ImageOptions::default()
+            };
+            let image = build(&tree, &options, 2).unwrap();
+            judge(&image.0);
+            let stats = std::process::Command::new("dumpe2fs")
+                .arg("-h")
+                .arg(&image.0)
+                .output();
+            let stats = String::from_utf8(stats.unwrap().stdout).unwrap();
+            assert!(stats.contains(text), "{stats}");
+            assert_eq!(stats.contains("has_journal"), journal != JournalSize::None);
+        }
+    }
+    for bytes in [0, 1 << 20, 1 << 50] {
+        let options = ImageOptions {
+            journal: JournalSize::Bytes(bytes),
+            ..min()
+        };
+        assert!(matches!(
+            Plan::new(&tree, &options),
+            Err(Error::InvalidOption { .. })
+        ));
+    }
+}
+
+#[test]
+fn reserved_blocks_are_for_root_and_beside_the_free_ones() {
+    let tree = varied();
+    let options = ImageOptions {
+        reserved: 10 << 20,
+        ..ImageOptions::default()
+    };
+    let plan = Plan::new(&tree, &options).unwrap();
+    assert!(plan.free_blocks() * 4096 >= options.free_space + options.reserved);
+    let image = build(&tree, &options, 2).unwrap();
+    judge(&image.0);
+    assert!(debugfs(&image.0, "stats -h").contains("Reserved block count:     2560"));
 }

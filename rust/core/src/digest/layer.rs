@@ -18,9 +18,7 @@ const CHAIN_CONTEXT: &str = "layermelt 2026-11 chain";
 /// directories have an attribute). Equal for equal layers on any file system, in
 /// any order of reading, with any number of threads.
 ///
-/// Left out are marks that say nothing about what a mount shows
-/// (`overlay.origin`, `impure`, `nlink`, `upper`, `uuid`, `protattr`) and xfs's
-/// raw form of ACLs.
+/// Left out is only xfs's raw form of ACLs, which it tells a second time.
 pub fn layer_digest(layer: &Path, threads: usize, control: &Control) -> Result<Digest> {
     let (tree, files) = layers::read_raw(layer, threads, control)?;
     let wanted = wanted(&tree);

@@ -50,7 +50,7 @@ pub struct MergeOptions {
     /// The store was written by fuse-overlayfs.
     pub fuse_overlayfs: bool,
     /// For a layer by itself: overlay's marks are shown as what they are on
-    /// disk, but for those that say nothing about what a mount shows.
+    /// disk.
     pub raw: bool,
 }
 

@@ -65,23 +65,6 @@ enum Class<'a> {
     Shown(&'a [u8], &'a [u8]),
 }
 
-/// Marks of the kernel's own book-keeping: a copy of the layer may have others
-/// and shows the same.
-fn says_nothing(name: &[u8]) -> bool {
-    let own = name
-        .strip_prefix(b"trusted.overlay.")
-        .or_else(|| name.strip_prefix(b"user.overlay."));
-    let idle: [&[u8]; 6] = [
-        b"origin",
-        b"impure",
-        b"nlink",
-        b"upper",
-        b"uuid",
-        b"protattr",
-    ];
-    own.is_some_and(|own| idle.contains(&own))
-}
-
 /// overlayfs' own attributes are those of one namespace; in it,
 /// "overlay.overlay.x" is an escaped "overlay.x" (Linux 6.7 and newer).
 fn classify<'a>(name: &'a [u8], options: MergeOptions) -> Class<'a> {
@@ -90,11 +73,7 @@ fn classify<'a>(name: &'a [u8], options: MergeOptions) -> Class<'a> {
         return Class::Dropped;
     }
     if options.raw {
-        return if says_nothing(name) {
-            Class::Dropped
-        } else {
-            Class::Shown(name, b"")
-        };
+        return Class::Shown(name, b"");
     }
     if options.fuse_overlayfs {
         for prefix in [

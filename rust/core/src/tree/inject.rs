@@ -14,7 +14,7 @@ use super::{Content, Identity, Kind, Metadata, Node, NodeId, Slot, Timestamp, Tr
 use crate::error::{Error, Result};
 
 /// The kernel follows as many symlinks on one path (`MAXSYMLINKS`).
-const MAX_SYMLINKS: u32 = 40;
+pub(super) const MAX_SYMLINKS: u32 = 40;
 /// The longest name of a directory entry (`EXT4_NAME_LEN`, `NAME_MAX`).
 const MAX_NAME: usize = 255;
 /// Permissions of directories made on the way.
@@ -236,7 +236,7 @@ impl Way<'_> {
 
 /// Puts a path's names before those in `ahead` (whose next one is the last),
 /// without empty ones and ".".
-fn push_components(ahead: &mut Vec<Vec<u8>>, path: &[u8]) {
+pub(super) fn push_components(ahead: &mut Vec<Vec<u8>>, path: &[u8]) {
     ahead.extend(
         path.split(|&byte| byte == b'/')
             .filter(|name| !name.is_empty() && *name != b".")

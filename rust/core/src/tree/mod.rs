@@ -13,6 +13,7 @@ mod digest;
 pub mod inject;
 mod names;
 mod node;
+mod resolve;
 mod xattrs;
 
 pub use content::{Content, ContentId, Extent, HoleMap, Identity, SourceDir, SourceDirId};

@@ -1,4 +1,4 @@
-//! CRC32C as ext4 uses it (`ext4_chksum`, feature `metadata_csum`).
+//! Checksums: CRC32C as ext4 uses it (`ext4_chksum`, feature `metadata_csum`).
 //!
 //! ext4 keeps the *running* register: it starts at `!0` (or at a former
 //! result) and is not inverted at the end. The library computes the usual
@@ -8,15 +8,28 @@
 use crc_fast::{CrcAlgorithm, Digest};
 
 /// A running checksum. Copies branch off: the file system's seed is computed
-/// once and continued for each structure.
+/// once and continued for each structure. In a file system without the feature
+/// it is off: whatever it is continued over, its value is 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Checksum(u32);
+pub struct Checksum(Option<u32>);
 
 impl Checksum {
     /// A fresh register (`~0`), as for the superblock.
     #[must_use]
     pub const fn new() -> Self {
-        Self(!0)
+        Self(Some(!0))
+    }
+
+    /// The one that is off.
+    #[must_use]
+    pub const fn off() -> Self {
+        Self(None)
+    }
+
+    /// Whether the file system has checksums.
+    #[must_use]
+    pub const fn is_on(self) -> bool {
+        self.0.is_some()
     }
 
     /// The seed of every other structure: the checksum of the UUID
@@ -36,10 +49,11 @@ impl Checksum {
     /// Continues over `bytes`.
     #[must_use]
     pub fn bytes(self, bytes: &[u8]) -> Self {
-        let mut digest = Digest::new_with_init_state(CrcAlgorithm::Crc32Iscsi, u64::from(self.0));
+        let Some(register) = self.0 else { return self };
+        let mut digest = Digest::new_with_init_state(CrcAlgorithm::Crc32Iscsi, u64::from(register));
         digest.update(bytes);
         // The library's result is inverted; 32 bits of it count.
-        Self(!super::low32(digest.finalize()))
+        Self(Some(!super::low32(digest.finalize())))
     }
 
     /// Continues over a number's little-endian bytes.
@@ -57,8 +71,22 @@ impl Checksum {
     /// The register, as it is stored.
     #[must_use]
     pub const fn value(self) -> u32 {
-        self.0
+        match self.0 {
+            Some(register) => register,
+            None => 0,
+        }
     }
+}
+
+/// The older checksum of group descriptors (feature `uninit_bg`): CRC-16 with
+/// the polynomial 0x8005, reflected, begun at `!0` (`ext4_group_desc_csum`).
+#[must_use]
+pub fn crc16(register: u16, bytes: &[u8]) -> u16 {
+    bytes.iter().fold(register, |register, &byte| {
+        (0..8).fold(register ^ u16::from(byte), |register, _| {
+            (register >> 1) ^ if register & 1 == 1 { 0xa001 } else { 0 }
+        })
+    })
 }
 
 impl Default for Checksum {
@@ -75,6 +103,17 @@ mod tests {
     fn is_the_uninverted_crc32c() {
         // CRC-32C of "123456789" is 0xe3069283 (RFC 3720's polynomial).
         assert_eq!(Checksum::new().bytes(b"123456789").value(), !0xe306_9283);
+    }
+
+    #[test]
+    fn off_stays_off() {
+        assert_eq!(Checksum::off().bytes(b"anything").value(), 0);
+    }
+
+    #[test]
+    fn crc16_is_that_of_modbus() {
+        // CRC-16/MODBUS of "123456789" is 0x4b37: the same polynomial and start.
+        assert_eq!(crc16(!0, b"123456789"), 0x4b37);
     }
 
     #[test]

@@ -4,7 +4,8 @@ use super::checksum::Checksum;
 use super::{put_u16, put_u32, BLOCK_SIZE};
 use crate::tree::Kind;
 
-/// Bytes of the checksum record at a block's end (`ext4_dir_entry_tail`).
+/// Bytes of the checksum record at a block's end (`ext4_dir_entry_tail`). It is
+/// there in every profile, so that directories have the same blocks in all.
 pub const TAIL_SIZE: usize = 12;
 /// Bytes of a block that hold records.
 pub const ROOM: usize = BLOCK_SIZE as usize - TAIL_SIZE;
@@ -70,8 +71,11 @@ impl<'a> BlockWriter<'a> {
         let rest = ROOM - self.last;
         put_u16(&mut self.block[self.last..], 4, rest as u16);
         let (records, tail) = self.block.split_at_mut(ROOM);
+        // Without checksums the same bytes are a free record.
         put_u16(tail, 4, TAIL_SIZE as u16); // det_rec_len
-        tail[7] = 0xde; // det_reserved_ft
-        put_u32(tail, 8, seed.bytes(records).value()); // det_checksum
+        if seed.is_on() {
+            tail[7] = 0xde; // det_reserved_ft
+            put_u32(tail, 8, seed.bytes(records).value()); // det_checksum
+        }
     }
 }

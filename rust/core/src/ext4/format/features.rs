@@ -43,6 +43,9 @@ bitflags! {
         const LARGE_FILE = 0x0002;
         /// `i_blocks` may count in blocks and has 48 bits.
         const HUGE_FILE = 0x0008;
+        /// Descriptors have a CRC-16 and tell what was never initialised
+        /// (`uninit_bg`, `gdt_csum`): what there was before `metadata_csum`.
+        const UNINIT_BG = 0x0010;
         /// Directories may have more than 65,000 subdirectories.
         const DIR_NLINK = 0x0020;
         /// Inodes have the fields behind the first 128 bytes.
@@ -64,9 +67,44 @@ pub struct Features {
 }
 
 impl Features {
-    /// Those of the profile `default`.
+    /// For kernels of the 3.x series and programs of their time: no 64-bit
+    /// block numbers, and checksums of group descriptors only.
     #[must_use]
-    pub fn default_profile() -> Self {
+    pub fn compat() -> Self {
+        let mut features = Self::modern();
+        features.incompat -= Incompat::SIXTY_FOUR_BIT;
+        features.ro_compat -= RoCompat::METADATA_CSUM;
+        features.ro_compat |= RoCompat::UNINIT_BG;
+        features
+    }
+
+    /// For images that nothing is ever written to: no journal, nothing to grow.
+    #[must_use]
+    pub fn readonly() -> Self {
+        let mut features = Self::modern();
+        features.compat -= Compat::HAS_JOURNAL | Compat::RESIZE_INODE;
+        features
+    }
+
+    /// Whether all metadata has checksums.
+    #[must_use]
+    pub fn has_checksums(&self) -> bool {
+        self.ro_compat.contains(RoCompat::METADATA_CSUM)
+    }
+
+    /// Bytes of a group descriptor.
+    #[must_use]
+    pub fn descriptor_size(&self) -> u32 {
+        if self.incompat.contains(Incompat::SIXTY_FOUR_BIT) {
+            64
+        } else {
+            32
+        }
+    }
+
+    /// Those of ext4 as of today that every kernel since 4.x knows.
+    #[must_use]
+    pub fn modern() -> Self {
         Self {
             compat: Compat::HAS_JOURNAL
                 | Compat::EXT_ATTR

@@ -1,14 +1,10 @@
-//! Block group descriptors (`struct ext4_group_desc`), 64 bytes each.
+//! Block group descriptors (`struct ext4_group_desc`): 64 bytes each, or the
+//! first 32 of them without the feature `64bit`.
 
 use bitflags::bitflags;
 
-use super::checksum::Checksum;
+use super::checksum::{crc16, Checksum};
 use super::{high16, high32, low16, low32, put_u16, put_u32};
-
-/// Size of a descriptor in bytes (with the feature `64bit`).
-pub const DESC_SIZE: u32 = 64;
-/// Descriptors in a block.
-pub const DESCS_PER_BLOCK: u32 = super::BLOCK_SIZE / DESC_SIZE;
 
 bitflags! {
     /// `bg_flags`
@@ -51,10 +47,11 @@ pub struct GroupDesc {
 }
 
 impl GroupDesc {
-    /// The descriptor of group `group` as it lies on disk.
-    #[must_use]
-    pub fn encode(&self, group: u32, seed: Checksum) -> [u8; DESC_SIZE as usize] {
-        let mut raw = [0; DESC_SIZE as usize];
+    /// Puts the descriptor of group `group` into `out`, which is 32 or 64 bytes
+    /// long. Without metadata checksums it gets the older one, which covers the
+    /// UUID as well.
+    pub fn encode(&self, group: u32, seed: Checksum, uuid: &[u8; 16], out: &mut [u8]) {
+        let mut raw = [0; 64];
         put_u32(&mut raw, 0x00, low32(self.block_bitmap)); // bg_block_bitmap_lo
         put_u32(&mut raw, 0x04, low32(self.inode_bitmap)); // bg_inode_bitmap_lo
         put_u32(&mut raw, 0x08, low32(self.inode_table)); // bg_inode_table_lo
@@ -75,11 +72,16 @@ impl GroupDesc {
         put_u16(&mut raw, 0x38, high16(self.block_bitmap_csum)); // bg_block_bitmap_csum_hi
         put_u16(&mut raw, 0x3a, high16(self.inode_bitmap_csum)); // bg_inode_bitmap_csum_hi
 
-        // bg_checksum covers the group's number and the descriptor with the
-        // checksum itself as zero; the low 16 bits are kept.
-        let checksum = seed.u32(group).bytes(&raw).value();
-        put_u16(&mut raw, 0x1e, low16(checksum));
-        raw
+        // bg_checksum covers the group's number and the descriptor: the newer
+        // one with itself as zero and cut to 16 bits, the older one up to itself.
+        let checksum = if seed.is_on() {
+            low16(seed.u32(group).bytes(&raw[..out.len()]).value())
+        } else {
+            let start = crc16(crc16(!0, uuid), &group.to_le_bytes());
+            crc16(start, &raw[..0x1e])
+        };
+        put_u16(&mut raw, 0x1e, checksum);
+        out.copy_from_slice(&raw[..out.len()]);
     }
 }
 

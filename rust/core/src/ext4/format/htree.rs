@@ -78,13 +78,16 @@ fn put_index(
         put_u32(slot, 0, entry.hash);
         put_u32(slot, 4, entry.block);
     }
-    put_u16(raw, offset, limit as u16);
+    // Without a tail there is room for one more, which the kernel demands to be
+    // told (dx_root_limit, dx_node_limit); we never use it.
+    let told = if seed.is_on() { limit } else { limit + 1 };
+    put_u16(raw, offset, told as u16);
     put_u16(raw, offset + 2, count as u16);
     // dt_checksum: over what is used, and the tail with 0 in its place
     // (ext4_dx_csum).
     let used = seed.bytes(&raw[..offset + count * ENTRY_SIZE]);
     let checksum = used.bytes(&[0; TAIL_SIZE]).value();
-    put_u32(raw, offset + limit * ENTRY_SIZE + 4, checksum);
+    put_u32(raw, offset + limit * ENTRY_SIZE + 4, checksum); // 0 when off
 }
 
 /// The hash of a name: what a directory is sorted by (without bit 0), and a

@@ -93,7 +93,9 @@ impl Superblock {
         put_u16(&mut raw, 0xce, self.reserved_gdt_blocks); // s_reserved_gdt_blocks
         raw[0xec..0xfc].copy_from_slice(&self.hash_seed); // s_hash_seed
         raw[0xfc] = HASH_HALF_MD4; // s_def_hash_version
-        put_u16(&mut raw, 0xfe, super::group_desc::DESC_SIZE as u16); // s_desc_size
+                                   // s_desc_size is 0 where it cannot be but 32.
+        let descriptor = if f.descriptor_size() == 32 { 0 } else { 64 };
+        put_u16(&mut raw, 0xfe, descriptor); // s_desc_size
         put_u32(&mut raw, 0x100, DEFAULT_MOUNT_OPTIONS); // s_default_mount_opts
         put_u32(&mut raw, 0x108, self.mkfs_time); // s_mkfs_time
         if let Some((map, size)) = &self.journal {
@@ -110,7 +112,7 @@ impl Superblock {
         put_u16(&mut raw, 0x15e, super::inode::EXTRA_ISIZE); // s_want_extra_isize
         put_u32(&mut raw, 0x160, FLAGS_SIGNED_HASH); // s_flags
         raw[0x174] = LOG_GROUPS_PER_FLEX; // s_log_groups_per_flex
-        raw[0x175] = 1; // s_checksum_type: crc32c
+        raw[0x175] = u8::from(f.has_checksums()); // s_checksum_type: 1 is crc32c
         put_u64(&mut raw, 0x178, 0); // s_kbytes_written
                                      // s_overhead_clusters has 32 bits; 0 lets the kernel count by itself.
         put_u32(
@@ -118,7 +120,12 @@ impl Superblock {
             0x248,
             u32::try_from(self.overhead_blocks).unwrap_or(0),
         );
-        let checksum = Checksum::new().bytes(&raw[..0x3fc]).value();
+        let fresh = if f.has_checksums() {
+            Checksum::new()
+        } else {
+            Checksum::off()
+        };
+        let checksum = fresh.bytes(&raw[..0x3fc]).value();
         put_u32(&mut raw, 0x3fc, checksum); // s_checksum
         raw
     }

@@ -10,7 +10,6 @@ use super::{superblock_time, Plan};
 use crate::ext4::format::checksum::Checksum;
 use crate::ext4::format::dirent::{file_type, BlockWriter, DIRECTORY};
 use crate::ext4::format::extent::{self, Extent, Index};
-use crate::ext4::format::group_desc::{DESCS_PER_BLOCK, DESC_SIZE};
 use crate::ext4::format::superblock::{Superblock, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE};
 use crate::ext4::format::{htree, journal, put_u32, xattr, ROOT_INODE};
 use crate::ext4::format::{BLOCKS_PER_GROUP, BLOCK_SIZE, JOURNAL_INODE, RESIZE_INODE};
@@ -48,7 +47,7 @@ impl Plan<'_> {
         Superblock {
             inodes: self.inode_count(),
             blocks: geometry.blocks,
-            reserved_blocks: 0,
+            reserved_blocks: self.reserved_blocks,
             free_blocks: self.free_blocks(),
             free_inodes: self.free_inodes(),
             overhead_blocks: geometry.own_blocks() + u64::from(self.journal),
@@ -71,10 +70,11 @@ impl Plan<'_> {
     }
 
     fn encode_descriptors(&self, first: u32, out: &mut [u8]) {
-        let groups = first * DESCS_PER_BLOCK..self.geometry.groups;
-        for (slot, group) in out.chunks_exact_mut(DESC_SIZE as usize).zip(groups) {
+        let size = self.features.descriptor_size();
+        let groups = first * (BLOCK_SIZE / size)..self.geometry.groups;
+        for (slot, group) in out.chunks_exact_mut(size as usize).zip(groups) {
             let descriptor = self.groups.descriptor(&self.geometry, group);
-            slot.copy_from_slice(&descriptor.encode(group, self.seed));
+            descriptor.encode(group, self.seed, &self.uuid, slot);
         }
     }
 
@@ -280,7 +280,7 @@ impl Plan<'_> {
         let size = crate::ext4::format::INODE_SIZE as usize;
         for (slot, number) in out.chunks_exact_mut(size).zip(number..) {
             let inode = match number {
-                RESIZE_INODE => Some(self.resize_inode()),
+                RESIZE_INODE if self.layout.resize_block > 0 => Some(self.resize_inode()),
                 JOURNAL_INODE if self.journal > 0 => Some(self.journal_inode()),
                 LOST_AND_FOUND if self.lost_and_found => Some(self.lost_and_found_inode()),
                 _ => self.numbers.node(number).map(|node| self.inode(node)),

@@ -8,8 +8,8 @@
 
 use std::ops::Range;
 
-use crate::ext4::format::group_desc::DESCS_PER_BLOCK;
-use crate::ext4::format::{BLOCKS_PER_GROUP, INODES_PER_BLOCK};
+use crate::ext4::format::features::{Compat, Features};
+use crate::ext4::format::{BLOCKS_PER_GROUP, BLOCK_SIZE, INODES_PER_BLOCK};
 
 /// Groups that keep their bitmaps and tables together.
 pub(crate) const FLEX_GROUPS: u32 = 16;
@@ -51,10 +51,16 @@ pub(crate) struct Geometry {
 impl Geometry {
     /// The geometry for `blocks` blocks.
     #[must_use]
-    pub(crate) fn new(blocks: u64, inodes_per_group: u32, spacing: Spacing) -> Self {
+    pub(crate) fn new(
+        blocks: u64,
+        inodes_per_group: u32,
+        spacing: Spacing,
+        features: &Features,
+    ) -> Self {
         // 2^32 groups would be 512 PiB; sizes end at 16 TiB long before.
         let groups = blocks.div_ceil(u64::from(BLOCKS_PER_GROUP)).max(1) as u32;
-        let descriptor_blocks = groups.div_ceil(DESCS_PER_BLOCK);
+        let descriptors_per_block = BLOCK_SIZE / features.descriptor_size();
+        let descriptor_blocks = groups.div_ceil(descriptors_per_block);
         let area = match spacing {
             // Doubled until half of it is free: growing by reserved blocks.
             Spacing::Stable => {
@@ -68,12 +74,15 @@ impl Geometry {
             Spacing::Compact => {
                 let grown = blocks.saturating_mul(1024).min(u64::from(u32::MAX));
                 let groups = grown.div_ceil(u64::from(BLOCKS_PER_GROUP)) as u32;
-                groups.div_ceil(DESCS_PER_BLOCK)
+                groups.div_ceil(descriptors_per_block)
             }
         };
-        let reserved = area
-            .saturating_sub(descriptor_blocks)
-            .clamp(1, MAX_RESERVED);
+        let reserved = if features.compat.contains(Compat::RESIZE_INODE) {
+            area.saturating_sub(descriptor_blocks)
+                .clamp(1, MAX_RESERVED)
+        } else {
+            0
+        };
         Self {
             blocks,
             groups,
@@ -304,13 +313,13 @@ mod tests {
     /// slots of the eight groups that are missing.
     #[test]
     fn one_gibibyte_is_as_mke2fs_makes_it() {
-        let compact = Geometry::new(262_144, 8192, Spacing::Compact);
+        let compact = Geometry::new(262_144, 8192, Spacing::Compact, &Features::modern());
         assert_eq!(compact.groups, 8);
         assert_eq!(compact.reserved_descriptor_blocks, 127);
         assert_eq!(compact.block_bitmap(1), 130);
         assert_eq!(compact.inode_bitmap(0), 137);
         assert_eq!(compact.inode_table(1), 657);
-        let stable = Geometry::new(262_144, 8192, Spacing::Stable);
+        let stable = Geometry::new(262_144, 8192, Spacing::Stable, &Features::modern());
         assert_eq!(stable.inode_bitmap(0), 129 + 16);
         assert_eq!(stable.inode_table(0), 129 + 32);
     }
@@ -319,48 +328,50 @@ mod tests {
     /// among the reserved ones.
     #[test]
     fn own_blocks_never_overlap() {
-        for spacing in [Spacing::Stable, Spacing::Compact] {
-            for inodes in [16, 8192, 16384, 32768] {
-                for groups in [1u64, 2, 3, 15, 16, 17, 18, 33, 50] {
-                    let geometry = Geometry::new(groups * 32768, inodes, spacing);
-                    let mut own: Vec<Range<u64>> = Vec::new();
-                    for group in 0..geometry.groups {
-                        let start = geometry.group_start(group);
-                        if Geometry::has_superblock(group) {
-                            own.push(start..start + u64::from(geometry.superblock_area()));
+        for features in [Features::modern(), Features::compat(), Features::readonly()] {
+            for spacing in [Spacing::Stable, Spacing::Compact] {
+                for inodes in [16, 8192, 16384, 32768] {
+                    for groups in [1u64, 2, 3, 15, 16, 17, 18, 33, 50] {
+                        let geometry = Geometry::new(groups * 32768, inodes, spacing, &features);
+                        let mut own: Vec<Range<u64>> = Vec::new();
+                        for group in 0..geometry.groups {
+                            let start = geometry.group_start(group);
+                            if Geometry::has_superblock(group) {
+                                own.push(start..start + u64::from(geometry.superblock_area()));
+                            }
+                            let one = |at| at..at + 1;
+                            own.push(one(geometry.block_bitmap(group)));
+                            own.push(one(geometry.inode_bitmap(group)));
+                            let table = geometry.inode_table(group);
+                            own.push(table..table + u64::from(geometry.table_blocks()));
                         }
-                        let one = |at| at..at + 1;
-                        own.push(one(geometry.block_bitmap(group)));
-                        own.push(one(geometry.inode_bitmap(group)));
-                        let table = geometry.inode_table(group);
-                        own.push(table..table + u64::from(geometry.table_blocks()));
+                        let sum: u64 = own.iter().map(|range| range.end - range.start).sum();
+                        assert_eq!(geometry.own_blocks(), sum);
+                        own.sort_by_key(|range| range.start);
+                        for pair in own.windows(2) {
+                            assert!(
+                                pair[0].end <= pair[1].start,
+                                "{spacing:?} {inodes} {pair:?}"
+                            );
+                        }
+                        let near = |range: &Range<u64>| range.start <= groups * 32768;
+                        let reserved: Vec<_> = geometry.reserved().take_while(near).collect();
+                        for pair in reserved.windows(2) {
+                            assert!(
+                                pair[0].end <= pair[1].start,
+                                "{spacing:?} {inodes} {pair:?}"
+                            );
+                        }
+                        for range in &own {
+                            assert!(
+                                reserved
+                                    .iter()
+                                    .any(|r| r.start <= range.start && range.end <= r.end),
+                                "{spacing:?} {inodes} {groups}: {range:?}"
+                            );
+                        }
+                        assert!(geometry.metadata_end() >= own.last().unwrap().end);
                     }
-                    let sum: u64 = own.iter().map(|range| range.end - range.start).sum();
-                    assert_eq!(geometry.own_blocks(), sum);
-                    own.sort_by_key(|range| range.start);
-                    for pair in own.windows(2) {
-                        assert!(
-                            pair[0].end <= pair[1].start,
-                            "{spacing:?} {inodes} {pair:?}"
-                        );
-                    }
-                    let near = |range: &Range<u64>| range.start <= groups * 32768;
-                    let reserved: Vec<_> = geometry.reserved().take_while(near).collect();
-                    for pair in reserved.windows(2) {
-                        assert!(
-                            pair[0].end <= pair[1].start,
-                            "{spacing:?} {inodes} {pair:?}"
-                        );
-                    }
-                    for range in &own {
-                        assert!(
-                            reserved
-                                .iter()
-                                .any(|r| r.start <= range.start && range.end <= r.end),
-                            "{spacing:?} {inodes} {groups}: {range:?}"
-                        );
-                    }
-                    assert!(geometry.metadata_end() >= own.last().unwrap().end);
                 }
             }
         }

@@ -27,7 +27,7 @@ pub(crate) struct Layout {
     pub(crate) end: u64,
     /// Extents of the journal: index of its first run.
     pub(crate) journal_run: u32,
-    /// The double indirect block of the resize inode.
+    /// The double indirect block of the resize inode, or 0.
     pub(crate) resize_block: u64,
 }
 
@@ -56,6 +56,8 @@ pub(crate) struct Layouter<'t> {
     pub(crate) directories: &'t Directories,
     /// Whether there is a `lost+found` of our making.
     pub(crate) lost_and_found: bool,
+    /// Whether descriptor blocks are reserved.
+    pub(crate) resize: bool,
 }
 
 impl Layouter<'_> {
@@ -76,8 +78,8 @@ impl Layouter<'_> {
             first_run: vec![u32::MAX; tree.len()],
             attributes,
         };
-        let resize_run = work.allocator.run_count();
-        work.allocator.take(What::Resize, 0, 0, 1);
+        work.allocator
+            .take(What::Resize, 0, 0, u64::from(self.resize));
         if self.lost_and_found {
             work.allocator
                 .take(What::LostAndFound, 0, 0, LOST_AND_FOUND_BLOCKS);
@@ -109,7 +111,7 @@ impl Layouter<'_> {
         let end = work.allocator.end();
         let runs = work.allocator.finish();
         Layout {
-            resize_block: runs[resize_run].start,
+            resize_block: if self.resize { runs[0].start } else { 0 },
             // Fewer than 2^32 runs: there are fewer than 2^32 inodes and blocks.
             journal_run: journal_run as u32,
             used: runs.iter().map(|run| u64::from(run.len)).sum(),

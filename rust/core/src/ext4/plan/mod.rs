@@ -25,7 +25,7 @@ mod run;
 mod size;
 mod validate;
 
-pub use options::{ImageOptions, Size};
+pub use options::{ImageOptions, JournalSize, Profile, Size};
 pub use regions::{Region, RegionKind, Regions};
 
 use attributes::Attributes;
@@ -63,6 +63,7 @@ pub struct Plan<'t> {
     time: Timestamp,
     /// Times of writing and checking the superblock.
     write_time: u32,
+    reserved_blocks: u64,
     features: Features,
     /// What of the image is written, ascending, without the runs.
     own: Vec<Region>,
@@ -75,7 +76,15 @@ impl<'t> Plan<'t> {
         let label = validate::label(&options.label)?;
         let mut warnings = Vec::new();
         validate::tree(tree, &mut warnings)?;
-        let lost_and_found = tree.lookup(tree.root(), LOST_AND_FOUND_NAME).is_none();
+        let wished_journal = validate::journal(options)?;
+        let mut features = match options.profile {
+            Profile::Default => Features::modern(),
+            Profile::Compat => Features::compat(),
+            Profile::Readonly => Features::readonly(),
+        };
+        // Nothing is ever repaired in place that is never written to.
+        let lost_and_found = options.profile != Profile::Readonly
+            && tree.lookup(tree.root(), LOST_AND_FOUND_NAME).is_none();
         let digest = tree.metadata_digest();
         let hash_seed = derived_uuid(&digest, 16);
         let directories = Directories::new(tree, lost_and_found, &hash_seed);
@@ -84,16 +93,22 @@ impl<'t> Plan<'t> {
             tree,
             directories: &directories,
             lost_and_found,
+            resize: features.compat.contains(Compat::RESIZE_INODE),
         };
         let Sized {
             geometry,
             numbers,
             layout,
             journal,
-        } = size::solve(&layouter, options, &mut attributes)?;
+        } = size::solve(
+            &layouter,
+            options,
+            &features,
+            wished_journal,
+            &mut attributes,
+        )?;
 
         let uuid = options.uuid.unwrap_or_else(|| derived_uuid(&digest, 0));
-        let mut features = Features::default_profile();
         features.compat.set(Compat::HAS_JOURNAL, journal > 0);
         features
             .incompat
@@ -114,11 +129,16 @@ impl<'t> Plan<'t> {
         let mut plan = Self {
             groups: Groups::default(),
             own: Vec::new(),
-            seed: Checksum::seed(&uuid),
+            seed: if features.has_checksums() {
+                Checksum::seed(&uuid)
+            } else {
+                Checksum::off()
+            },
             hash_seed,
             // e2fsck holds a last write in the future for a broken clock, and
             // a layer's newest file may well be from there: only a time that
             // the user vouches for is told.
+            reserved_blocks: size::reserved_blocks(options),
             write_time: options.timestamp.map_or(0, superblock_time),
             tree,
             geometry,

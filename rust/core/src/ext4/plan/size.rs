@@ -5,8 +5,9 @@ use super::attributes::Attributes;
 use super::geometry::{Geometry, Spacing, MAX_INODES_PER_GROUP};
 use super::layout::{Layout, Layouter};
 use super::numbers::Numbers;
-use super::options::{ImageOptions, Size};
+use super::options::{ImageOptions, Profile, Size};
 use crate::error::{Error, Result};
+use crate::ext4::format::features::Features;
 use crate::ext4::format::{BLOCKS_PER_GROUP, BLOCK_SIZE, INODES_PER_BLOCK};
 use crate::tree::Slot;
 
@@ -50,18 +51,28 @@ pub(crate) fn default_journal(blocks: u64) -> u32 {
         .unwrap_or(262_144)
 }
 
+/// Blocks that only root may fill.
+pub(crate) fn reserved_blocks(options: &ImageOptions) -> u64 {
+    options.reserved.div_ceil(u64::from(BLOCK_SIZE))
+}
+
 /// Finds the size that `options` wish for.
 pub(crate) fn solve(
     layouter: &Layouter<'_>,
     options: &ImageOptions,
+    features: &Features,
+    wished_journal: Option<u32>,
     attributes: &mut Attributes,
 ) -> Result<Sized> {
     let mut solver = Solver {
         layouter,
         options,
+        features,
+        wished_journal,
         attributes,
     };
     match options.size {
+        Size::Auto if options.profile == Profile::Readonly => solver.min(),
         Size::Auto => solver.auto(),
         Size::Min => solver.min(),
         Size::Bytes(bytes) => solver.fixed(bytes),
@@ -71,6 +82,8 @@ pub(crate) fn solve(
 struct Solver<'a, 't> {
     layouter: &'a Layouter<'t>,
     options: &'a ImageOptions,
+    features: &'a Features,
+    wished_journal: Option<u32>,
     attributes: &'a mut Attributes,
 }
 
@@ -78,7 +91,8 @@ impl Solver<'_, '_> {
     fn auto(&mut self) -> Result<Sized> {
         let spacing = self.spacing();
         let numbers = Numbers::new(self.layouter.tree, spacing)?;
-        let free = self.options.free_space.div_ceil(u64::from(BLOCK_SIZE));
+        let free =
+            self.options.free_space.div_ceil(u64::from(BLOCK_SIZE)) + reserved_blocks(self.options);
         // More inodes in each group only when one for 16 KiB is not enough.
         let mut sized = None;
         for inodes_per_group in [8192, 16384, MAX_INODES_PER_GROUP] {
@@ -117,8 +131,8 @@ impl Solver<'_, '_> {
     ) -> Result<(Geometry, Layout, u32)> {
         let mut blocks = least.max(free).max(1);
         loop {
-            let geometry = Geometry::new(blocks, inodes_per_group, spacing);
-            let journal = default_journal(blocks);
+            let geometry = Geometry::new(blocks, inodes_per_group, spacing, self.features);
+            let journal = self.journal(blocks);
             let layout = self.layout(&geometry, spacing, journal);
             let filled = layout.used + geometry.own_blocks() + free;
             let need = filled.max(layout.end).max(geometry.metadata_end());
@@ -157,11 +171,11 @@ impl Solver<'_, '_> {
         let spacing = self.spacing();
         if spacing == Spacing::Stable {
             let numbers = Numbers::new(self.layouter.tree, spacing)?;
-            let blocks = whole_groups_or(wished, DEFAULT_INODES_PER_GROUP, spacing);
-            let geometry = Geometry::new(blocks, DEFAULT_INODES_PER_GROUP, spacing);
+            let blocks = whole_groups_or(wished, DEFAULT_INODES_PER_GROUP, spacing, self.features);
+            let geometry = Geometry::new(blocks, DEFAULT_INODES_PER_GROUP, spacing, self.features);
             let inodes = u64::from(geometry.groups) * u64::from(DEFAULT_INODES_PER_GROUP);
             if inodes >= self.wanted_inodes(&numbers, blocks) {
-                let journal = default_journal(blocks);
+                let journal = self.journal(blocks);
                 let layout = self.layout(&geometry, spacing, journal);
                 if layout.end.max(geometry.metadata_end()) <= blocks {
                     return Ok(Sized {
@@ -186,7 +200,7 @@ impl Solver<'_, '_> {
         }
         let boundary = wished - wished % u64::from(BLOCKS_PER_GROUP);
         for blocks in [wished, boundary] {
-            let mut journal = default_journal(blocks);
+            let mut journal = self.journal(blocks);
             while blocks >= needed && journal >= least.journal {
                 let numbers = Numbers::new(self.layouter.tree, Spacing::Compact)?;
                 let (geometry, layout, taken) = self.compact(&numbers, blocks, journal);
@@ -198,7 +212,7 @@ impl Solver<'_, '_> {
                         journal: taken,
                     });
                 }
-                if journal == 0 {
+                if journal == 0 || self.wished_journal.is_some() {
                     break;
                 }
                 journal /= 2;
@@ -216,7 +230,7 @@ impl Solver<'_, '_> {
         blocks: u64,
         journal_limit: u32,
     ) -> (Geometry, Layout, u32) {
-        let journal = default_journal(blocks).min(journal_limit);
+        let journal = self.journal(blocks).min(journal_limit);
         let wanted = self.wanted_inodes(numbers, blocks);
         let groups = blocks.div_ceil(u64::from(BLOCKS_PER_GROUP)).max(1);
         let least = wanted.div_ceil(u64::from(MAX_INODES_PER_GROUP));
@@ -227,9 +241,20 @@ impl Solver<'_, '_> {
             .next_multiple_of(u64::from(INODES_PER_BLOCK))
             .min(u64::from(MAX_INODES_PER_GROUP)) as u32;
         let at_least = (groups - 1) * u64::from(BLOCKS_PER_GROUP) + 1;
-        let geometry = Geometry::new(blocks.max(at_least), inodes_per_group, Spacing::Compact);
+        let geometry = Geometry::new(
+            blocks.max(at_least),
+            inodes_per_group,
+            Spacing::Compact,
+            self.features,
+        );
         let layout = self.layout(&geometry, Spacing::Compact, journal);
         (geometry, layout, journal)
+    }
+
+    /// Blocks of the journal in a file system of so many blocks.
+    fn journal(&self, blocks: u64) -> u32 {
+        self.wished_journal
+            .unwrap_or_else(|| default_journal(blocks))
     }
 
     fn layout(&mut self, geometry: &Geometry, spacing: Spacing, journal: u32) -> Layout {
@@ -241,6 +266,9 @@ impl Solver<'_, '_> {
     /// user says, and never fewer than there are and a tenth more.
     fn wanted_inodes(&self, numbers: &Numbers, blocks: u64) -> u64 {
         let used = u64::from(numbers.highest());
+        if self.options.profile == Profile::Readonly && self.options.inodes.is_none() {
+            return used;
+        }
         let by_size = blocks * u64::from(BLOCK_SIZE) / BYTES_PER_INODE;
         let wished = self.options.inodes.unwrap_or(by_size);
         wished
@@ -279,8 +307,13 @@ fn check_limit(blocks: u64) -> Result<()> {
 
 /// `blocks`, or as many as whole groups have when the last group does not hold
 /// its own blocks. mke2fs drops such a group as well.
-fn whole_groups_or(blocks: u64, inodes_per_group: u32, spacing: Spacing) -> u64 {
-    let geometry = Geometry::new(blocks, inodes_per_group, spacing);
+fn whole_groups_or(
+    blocks: u64,
+    inodes_per_group: u32,
+    spacing: Spacing,
+    features: &Features,
+) -> u64 {
+    let geometry = Geometry::new(blocks, inodes_per_group, spacing, features);
     if geometry.metadata_end() <= blocks || geometry.groups <= 1 {
         return blocks;
     }

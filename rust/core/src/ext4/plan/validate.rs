@@ -1,6 +1,7 @@
 //! What an image of the profile cannot hold is found before anything is
 //! placed, with the path of it.
 
+use super::options::{ImageOptions, JournalSize, Profile};
 use crate::error::{Error, Result};
 use crate::ext4::format::inode::{clamp_time, device_block};
 use crate::ext4::format::BLOCK_SIZE;
@@ -30,6 +31,41 @@ pub(crate) fn label(label: &[u8]) -> Result<[u8; 16]> {
     }
     room.copy_from_slice(label);
     Ok(padded)
+}
+
+/// Blocks of the wished journal, if one is wished.
+pub(crate) fn journal(options: &ImageOptions) -> Result<Option<u32>> {
+    /// `JBD2_MIN_JOURNAL_BLOCKS`
+    const MIN: u64 = 1024;
+    /// The most that mke2fs makes (`figure_journal_size`).
+    const MAX: u64 = 10_240_000;
+    if options.profile == Profile::Readonly {
+        return match options.journal {
+            JournalSize::Auto | JournalSize::None => Ok(Some(0)),
+            JournalSize::Bytes(_) => Err(Error::InvalidOption {
+                option: "journal",
+                reason: "an image of the profile readonly has none".into(),
+            }),
+        };
+    }
+    match options.journal {
+        JournalSize::Auto => Ok(None),
+        JournalSize::None => Ok(Some(0)),
+        JournalSize::Bytes(bytes) => {
+            let blocks = bytes.div_ceil(u64::from(BLOCK_SIZE));
+            if (MIN..=MAX).contains(&blocks) {
+                return Ok(Some(blocks as u32));
+            }
+            Err(Error::InvalidOption {
+                option: "journal",
+                reason: format!(
+                    "{bytes} bytes; a journal has {} to {} bytes",
+                    MIN * u64::from(BLOCK_SIZE),
+                    MAX * u64::from(BLOCK_SIZE)
+                ),
+            })
+        }
+    }
 }
 
 /// Checks every visible inode.

@@ -118,6 +118,9 @@ def build_image(
     threads: int,
     sync: bool,
     progress: Callable[[str, int, int], object] | None,
+    profile: str = "default",
+    journal: int | None = None,
+    reserved: int = 0,
 ) -> BuildReport: ...
 def inspect_layers(
     layers: Sequence[str], *, userxattr: bool, fuse_overlayfs: bool, threads: int
@@ -156,7 +159,5 @@ def chain_digest(
     threads: int,
     progress: Callable[[str, int, int], object] | None,
 ) -> bytes: ...
-def file_digest(
-    path: str, *, threads: int, progress: Callable[[str, int, int], object] | None
-) -> bytes: ...
+def file_digest(path: str, *, threads: int, progress: Callable[[str, int, int], object] | None) -> bytes: ...
 def path_key(path: str, /) -> str: ...

@@ -6,10 +6,11 @@ use std::time::Instant;
 
 use layermelt_core::build::{self, BuildSpec};
 use layermelt_core::control::Phase;
-use layermelt_core::ext4::plan::{ImageOptions, Size};
+use layermelt_core::ext4::plan::{ImageOptions, JournalSize, Profile, Size};
 use layermelt_core::layers::{self, MergeOptions};
 use layermelt_core::tree::inject::{Injection, InjectionSource};
 use layermelt_core::{tree, Error};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyDict};
@@ -167,7 +168,7 @@ fn injection(argument: &FileArgument) -> Injection {
 /// `output`; `target` is its path for messages.
 #[pyfunction]
 #[pyo3(signature = (layers, output, target, *, userxattr, fuse_overlayfs, files, size, free_space, inodes,
-    label, uuid, timestamp, threads, sync, progress))]
+    label, uuid, timestamp, threads, sync, progress, profile="default", journal=None, reserved=0))]
 #[expect(
     clippy::too_many_arguments,
     reason = "they are keywords, and Python's function checks them"
@@ -189,6 +190,9 @@ pub(crate) fn build_image(
     threads: usize,
     sync: bool,
     progress: Option<Py<PyAny>>,
+    profile: &str,
+    journal: Option<u64>,
+    reserved: u64,
 ) -> PyResult<BuildReport> {
     let spec = BuildSpec {
         layers,
@@ -205,6 +209,13 @@ pub(crate) fn build_image(
             label: label.to_vec(),
             uuid,
             timestamp,
+            profile: self::profile(profile)?,
+            journal: match journal {
+                None => JournalSize::Auto,
+                Some(0) => JournalSize::None,
+                Some(bytes) => JournalSize::Bytes(bytes),
+            },
+            reserved,
         },
         threads,
         sync,
@@ -246,6 +257,15 @@ pub(crate) fn inspect_layers(
         area: Area::Layer,
     })?;
     Ok((counts.into(), warnings, since.elapsed().as_secs_f64()))
+}
+
+fn profile(name: &str) -> PyResult<Profile> {
+    match name {
+        "default" => Ok(Profile::Default),
+        "compat" => Ok(Profile::Compat),
+        "readonly" => Ok(Profile::Readonly),
+        _ => Err(PyValueError::new_err(format!("no profile {name:?}"))),
+    }
 }
 
 pub(crate) fn open_output(output: &Path, target: &Path) -> Result<File, Error> {

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -415,3 +416,28 @@ def test_damage_is_found(layer: Path, target: Path) -> None:
     assert not report.sound
     assert "superblock-checksum" in {problem.code for problem in report.problems}
     assert all(problem.text for problem in report.problems)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("options", ["", "-b 1024", "-O ^metadata_csum,uninit_bg", "-O bigalloc"])
+def test_what_the_kernel_wrote_is_sound(target: Path, tmp_path: Path, options: str) -> None:
+    if os.geteuid() != 0 or not Path("/dev/loop-control").exists():
+        pytest.skip("needs root and loop devices: mounts an image")
+    environment = {**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
+    make = ["mke2fs", "-q", "-F", "-t", "ext4", *options.split(), os.fspath(target), "200M"]
+    subprocess.run(make, check=True, env=environment, capture_output=True)
+    mounted = tmp_path / "mounted"
+    mounted.mkdir()
+    mount = ["mount", "-o", "loop", os.fspath(target), os.fspath(mounted)]
+    done = subprocess.run(mount, env=environment, capture_output=True, check=False)
+    if done.returncode != 0:
+        pytest.skip(f"cannot mount here: {done.stderr.decode()}")
+    try:
+        many_files(mounted)
+        shutil.rmtree(mounted / "d1")
+        (mounted / "new").symlink_to("x" * 200)
+        subprocess.run(["sync", "-f", os.fspath(mounted)], check=True)
+        assert "needs-recovery" in {problem.code for problem in check_image(target).problems}
+    finally:
+        subprocess.run(["umount", os.fspath(mounted)], check=True, env=environment)
+    assert check_image(target).problems == ()

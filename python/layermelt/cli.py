@@ -41,6 +41,7 @@ Exit codes:
   7    a file cannot be put into the image
   8    the image cannot be written (no room, no such directory, ...)
   9    an image to be looked at cannot be read
+  10   an external engine cannot make the image
   70   a fault of layermelt itself
   130  interrupted (143: terminated)
 """

@@ -17,6 +17,7 @@ UnrepresentableError  6          ext4, or the size asked for, cannot hold the tr
 InjectionError        7          a file cannot be put into the image
 OutputError           8          the image cannot be written
 ImageError            9          an image to be looked at cannot be read
+EngineError           10         an external engine cannot make the image
 InternalError         70         a fault of layermelt itself
 ====================  =========  ======================================================
 
@@ -34,17 +35,32 @@ __all__ = [
     "CorruptLayerError",
     "CorruptStoreError",
     "DiskFullError",
+    "EngineError",
+    "EngineExitError",
+    "EngineNotExecutableError",
+    "EngineNotFoundError",
+    "EngineOutputError",
+    "EngineSignalError",
+    "EngineSpawnError",
+    "EngineTimeoutError",
+    "ImageBusyError",
     "ImageError",
+    "ImageFullError",
     "ImageNotFoundError",
     "InjectionError",
     "InjectionNotFoundError",
+    "InjectionPermissionError",
     "InjectionReadError",
+    "InjectionTimeoutError",
+    "InjectionVerifyError",
     "InternalError",
     "InvalidOptionError",
     "LayerChangedError",
     "LayerError",
     "LayerReadError",
     "LayermeltError",
+    "LoopDeviceError",
+    "MountError",
     "OutputError",
     "OutputIsADirectoryError",
     "OutputNotFoundError",
@@ -97,6 +113,7 @@ _DEFAULT_ERRNO = (
     (FileNotFoundError, _errno.ENOENT),
     (PermissionError, _errno.EACCES),
     (IsADirectoryError, _errno.EISDIR),
+    (TimeoutError, _errno.ETIMEDOUT),
 )
 
 
@@ -217,6 +234,34 @@ class InjectionReadError(InjectionError, OSError):
     """The host file to be put into the image cannot be read."""
 
 
+class InjectionPermissionError(InjectionError, PermissionError):
+    """Mounting an image is not allowed: it needs root with CAP_SYS_ADMIN."""
+
+
+class InjectionTimeoutError(InjectionError, TimeoutError):
+    """Putting a file into the image took longer than allowed."""
+
+
+class InjectionVerifyError(InjectionError):
+    """What was read back from the image is not what was written."""
+
+
+class ImageBusyError(InjectionError):
+    """Something else has the image in use; to write to it now would destroy it."""
+
+
+class ImageFullError(InjectionError, OSError):
+    """The image has no room, or no inode, for the file."""
+
+
+class LoopDeviceError(InjectionError, OSError):
+    """There is no loop device to be had for the image."""
+
+
+class MountError(InjectionError, OSError):
+    """The image is no ext4, or mounting it was refused."""
+
+
 class OutputError(LayermeltError, OSError):
     """The image cannot be written."""
 
@@ -247,6 +292,74 @@ class ImageError(LayermeltError, OSError):
 
 class ImageNotFoundError(ImageError, FileNotFoundError):
     """There is no file of that name."""
+
+
+class EngineError(LayermeltError):
+    """An external engine cannot make the image."""
+
+    return_code = 10
+
+
+class EngineNotFoundError(EngineError, FileNotFoundError):
+    """The engine's program is not there."""
+
+
+class EngineNotExecutableError(EngineError, PermissionError):
+    """The engine's program is there but may not be executed."""
+
+
+class EngineSpawnError(EngineError, OSError):
+    """The engine's program cannot be started."""
+
+
+class EngineExitError(EngineError):
+    """The engine ended with an exit code other than 0.
+
+    Attributes:
+        exit_code: That code.
+        stderr: The last lines it wrote to stderr.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        path: str | bytes | os.PathLike[str] | None = None,
+        exit_code: int = 1,
+        stderr: str = "",
+    ) -> None:
+        super().__init__(message, path=path)
+        self.exit_code = exit_code
+        self.stderr = stderr
+
+
+class EngineSignalError(EngineError):
+    """The engine was killed by a signal.
+
+    Attributes:
+        signal: Its number.
+        stderr: The last lines it wrote to stderr.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        path: str | bytes | os.PathLike[str] | None = None,
+        signal: int = 9,
+        stderr: str = "",
+    ) -> None:
+        super().__init__(message, path=path)
+        self.signal = signal
+        self.stderr = stderr
+
+
+class EngineTimeoutError(EngineError, TimeoutError):
+    """The engine took longer than allowed and was killed."""
+
+
+class EngineOutputError(EngineError):
+    """The engine reported success, but there is no ext4 image."""
 
 
 class UnsoundImageError(LayermeltError):

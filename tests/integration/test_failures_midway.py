@@ -98,7 +98,34 @@ def become_a_symlink(z: Path) -> None:
     z.symlink_to("/etc/passwd")
 
 
-CHANGES = [shrink, vanish_in_place, grow, replace, overwrite, remove, become_a_fifo, become_a_symlink]
+def shrink_with_the_old_time(z: Path) -> None:
+    """Nothing but its size tells."""
+    status = z.stat()
+    os.truncate(z, 70_000)
+    os.utime(z, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def replace_with_the_old_time(z: Path) -> None:
+    """Nothing but its inode tells."""
+    status = z.stat()
+    other = z.with_name("other")
+    other.write_bytes(b"y" * 200_000)
+    os.utime(other, ns=(status.st_atime_ns, status.st_mtime_ns))
+    other.rename(z)
+
+
+CHANGES = [
+    shrink_with_the_old_time,
+    replace_with_the_old_time,
+    shrink,
+    vanish_in_place,
+    grow,
+    replace,
+    overwrite,
+    remove,
+    become_a_fifo,
+    become_a_symlink,
+]
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)

@@ -431,6 +431,14 @@ BREAKS: tuple[Break, ...] = (
     # what is not the kernel's rule but ours
     _in("files.rs", "-", "a file of another size is refused", "if now != size {", "if false {", MIDWAY),
     _in(
+        "files.rs",
+        "-",
+        "a file of another mtime is refused",
+        "if mtime != (identity.mtime.seconds, stat.st_mtime_nsec) {",
+        "if false {",
+        MIDWAY,
+    ),
+    _in(
         "files.rs", "-", "another file is refused", "if stat.st_ino != identity.inode {", "if false {", MIDWAY
     ),
     _in(

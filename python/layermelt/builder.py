@@ -220,13 +220,14 @@ def build_rootfs(
     }
     publication = Publication(output)
     chain = sources.resolve(source, layers=layers, docker_root=docker_root)
+    marks = sources.choose_marks(chain, userxattr=userxattr)
     clock.lap("resolve")
     with publication:
         report = _core.build_image(
             chain.paths(),
             publication.temporary,
             publication.target,
-            userxattr=chain.userxattr if userxattr is None else userxattr,
+            userxattr=marks,
             fuse_overlayfs=chain.fuse_overlayfs,
             **options,
         )
@@ -275,7 +276,7 @@ def inspect_source(
     The arguments are those of `build_rootfs`.
     """
     chain = sources.resolve(source, layers=layers, docker_root=docker_root)
-    marks = chain.userxattr if userxattr is None else userxattr
+    marks = sources.choose_marks(chain, userxattr=userxattr)
     counts, warnings, seconds = _core.inspect_layers(
         chain.paths(), userxattr=marks, fuse_overlayfs=chain.fuse_overlayfs, threads=_threads(threads)
     )

@@ -409,7 +409,7 @@ def from_os_error(area: Area, message: str, path: str, number: int | None) -> La
     cls: type[LayermeltError]
     if number in _FORBIDDEN and area != "output":
         return UnreadableError(
-            f"{message}; reading it needs another user or group, or root (CAP_DAC_READ_SEARCH)",
+            f"{message}; reading it needs another user or group, or root",
             path=path,
             errno=number,
         )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +20,7 @@ from layermelt.errors import (
     SourceNotFoundError,
     UnreadableError,
 )
-from layermelt.sources.store import is_users_store
+from layermelt.sources import store
 from unit.stores import DockerRoot
 
 NOBODY = 65534
@@ -161,4 +163,56 @@ def test_whose_marks_a_store_has(closed_store: DockerRoot) -> None:
     remapped = closed_store.root.with_name("100000.100000")
     closed_store.root.rename(remapped)
     assert stat.S_ISDIR((remapped / "overlay2").stat().st_mode)
-    assert not is_users_store(os.fspath(remapped / "overlay2"))
+    assert not store.is_users_store(os.fspath(remapped / "overlay2"))
+
+
+def test_marks_that_cannot_be_seen(closed_store: DockerRoot, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "is_users_store", lambda _store: False)
+    chain = sources.resolve("docker:a:1", docker_root=closed_store.root)
+    monkeypatch.setattr(store, "sees_trusted", lambda: True)
+    assert not sources.choose_marks(chain, userxattr=None)
+    monkeypatch.setattr(store, "sees_trusted", lambda: False)
+    with pytest.raises(UnreadableError, match=r"trusted\.overlay\.\*.*run as root") as caught:
+        sources.choose_marks(chain, userxattr=None)
+    assert caught.value.path == os.fspath(closed_store.overlay)
+    # Who says it knows it.
+    assert sources.choose_marks(chain, userxattr=True)
+    assert not sources.choose_marks(chain, userxattr=False)
+    # Nothing lies below a single layer, and plain directories are the user's own business.
+    base = sources.resolve(chain.layers[0].parent)
+    assert not sources.choose_marks(base, userxattr=None)
+    plain = sources.resolve(None, layers=chain.layers[:2])
+    assert not sources.choose_marks(plain, userxattr=None)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "sees"),
+    [
+        ([], True),
+        (["setpriv", "--bounding-set=-sys_admin"], False),
+        (["setpriv", "--reuid=65534", "--clear-groups"], False),
+        (["unshare", "--user", "--map-root-user"], False),
+    ],
+)
+def test_what_the_kernel_shows(open_directory: Path, prefix: list[str], sees: bool) -> None:
+    if not store.sees_trusted():
+        pytest.skip("needs root (CAP_SYS_ADMIN): writes a trusted attribute")
+    os.setxattr(open_directory, "trusted.layermelt", b"y")
+    program = (
+        "import os, sys; from layermelt.sources.store import sees_trusted; "
+        "print(sees_trusted(), 'trusted.layermelt' in os.listxattr(sys.argv[1]))"
+    )
+    command = [*prefix, sys.executable, "-c", program, os.fspath(open_directory)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        pytest.skip(f"{' '.join(prefix)} does not work here: {done.stderr}")
+    assert done.stdout.split() == [str(sees), str(sees)]
+
+
+def test_owners_in_a_user_namespace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "_uid_map", lambda: [(0, 1000, 1), (1, 100_000, 65_536)])
+    assert store._outer_uid(0) == 1000
+    assert store._outer_uid(5) == 100_004
+    # Not mapped: the kernel shows it as nobody, and it may well be root.
+    monkeypatch.setattr(store, "_uid_map", lambda: [(0, 1000, 1)])
+    assert store._outer_uid(65_534) == 0

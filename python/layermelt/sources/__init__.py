@@ -10,12 +10,12 @@ import os
 import stat
 from collections.abc import Sequence
 
-from layermelt.errors import InvalidOptionError, SourceNotFoundError, UnsupportedSourceError
+from layermelt.errors import InvalidOptionError, SourceNotFoundError, UnreadableError, UnsupportedSourceError
 from layermelt.settings import default_docker_root
 from layermelt.sources import containers_storage, directories, docker, overlay2, store
 from layermelt.sources.chain import Chain
 
-__all__ = ["Chain", "resolve"]
+__all__ = ["Chain", "choose_marks", "resolve"]
 
 _DOCKER = "docker:"
 
@@ -45,6 +45,24 @@ def resolve(
         root = default_docker_root() if docker_root is None else os.fsdecode(docker_root)
         return docker.resolve(named.removeprefix(_DOCKER), root)
     return _resolve_path(named)
+
+
+def choose_marks(chain: Chain, *, userxattr: bool | None) -> bool:
+    """Whether the marks are ``user.overlay.*``: as the user says, or as the store does.
+
+    A store whose marks cannot be seen would make an image that shows what upper layers deleted.
+    """
+    if userxattr is not None:
+        return userxattr
+    marked = chain.store is not None and len(chain.layers) > 1
+    if marked and not chain.userxattr and not chain.fuse_overlayfs and not store.sees_trusted():
+        raise UnreadableError(
+            f"{chain.store}: its layers' marks are trusted.overlay.* attributes, which the kernel shows to root "
+            "only (CAP_SYS_ADMIN, in no user namespace); run as root: without them, what was deleted would show "
+            "(to ignore them nevertheless, say --no-userxattr)",
+            path=chain.store,
+        )
+    return chain.userxattr
 
 
 def _resolve_path(named: str) -> Chain:

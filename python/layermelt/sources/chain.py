@@ -17,6 +17,7 @@ class Chain:
         layers: The layers' trees, base first.
         userxattr: The marks are ``user.overlay.*``, as in stores of ordinary users.
         fuse_overlayfs: The store was written by fuse-overlayfs.
+        store: The store's directory; `None` for layers that are in none.
         description: What the source is, for messages.
         warnings: What the user should know about it, a sentence each.
     """
@@ -24,6 +25,7 @@ class Chain:
     layers: tuple[Path, ...]
     userxattr: bool = False
     fuse_overlayfs: bool = False
+    store: Path | None = None
     description: str = ""
     warnings: tuple[str, ...] = field(default=())
 

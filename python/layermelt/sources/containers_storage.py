@@ -59,6 +59,7 @@ def resolve(path: str) -> Chain:
         layers=tuple(map(Path, trees)),
         userxattr=store.is_users_store(overlay),
         fuse_overlayfs=_has_mount_program(overlay),
+        store=Path(overlay),
         description=f"containers-storage layer {top} with {len(trees) - 1} below it",
         warnings=tuple(store.check_container_layer(path)),
     )

@@ -71,6 +71,7 @@ def resolve(reference: str, data_root: str) -> Chain:
     return Chain(
         layers=tuple(map(Path, trees)),
         userxattr=store.is_users_store(overlay),
+        store=Path(overlay),
         description=f"Docker image {reference} (sha256:{image[:12]}, {len(ids)} layers)",
     )
 

@@ -34,6 +34,7 @@ def resolve(path: str) -> Chain:
     return Chain(
         layers=tuple(map(Path, trees)),
         userxattr=store.is_users_store(root),
+        store=Path(root),
         description=f"overlay2 layer {top} with {len(ids) - 1} below it",
         warnings=tuple(warnings),
     )

@@ -44,6 +44,7 @@ __all__ = [
     "read_small",
     "read_text",
     "resolve_link",
+    "sees_trusted",
 ]
 
 #: Layer ids: 64 hex digits of either store, 25 base-36 ones of BuildKit, and "-init".
@@ -52,6 +53,9 @@ _LINK = re.compile(r"l/([A-Za-z0-9]{1,64})", re.ASCII)
 _TARGET = re.compile(rf"\.\./({ID.pattern})/diff", re.ASCII)
 #: 500 layers of "l/" and 26 characters have 14,500 bytes.
 _MAX_LOWER = 64 << 10
+_EFFECTIVE = re.compile(rb"^CapEff:\s*([0-9a-f]+)$", re.MULTILINE)
+_CAP_SYS_ADMIN = 21
+_FIRST_NAMESPACE = (0, 0, (1 << 32) - 1)
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
@@ -71,8 +75,7 @@ def failed(action: str, path: str, error: OSError) -> SourceError | UnreadableEr
     text = f"cannot {action} {path}: {error.strerror}"
     if error.errno in (errno.EACCES, errno.EPERM):
         return UnreadableError(
-            f"{text}; reading a store needs its owner's permissions: run as its owner or as root "
-            "(CAP_DAC_READ_SEARCH is enough)",
+            f"{text}; reading a store needs its owner's permissions: run as its owner or as root",
             path=path,
             errno=error.errno,
         )
@@ -213,8 +216,7 @@ def check_trees(trees: Iterable[str]) -> None:
         listed = "\n  ".join(unreadable[:50])
         more = f"\n  and {len(unreadable) - 50} more" if len(unreadable) > 50 else ""
         raise UnreadableError(
-            "these layers cannot be read (run as their owner, or as root; CAP_DAC_READ_SEARCH is enough):"
-            f"\n  {listed}{more}",
+            f"these layers cannot be read (run as their owner, or as root):\n  {listed}{more}",
             path=unreadable[0],
             paths=tuple(unreadable),
         )
@@ -253,8 +255,41 @@ def is_users_store(store: str) -> bool:
     ``<data root>/<uid>.<gid>/overlay2``, still written by root.
     """
     try:
-        owner = os.stat(store).st_uid
+        owner = _outer_uid(os.stat(store).st_uid)
     except OSError as error:
         raise failed("look at", store, error) from None
     remapped = re.fullmatch(r"[0-9]+\.[0-9]+", os.path.basename(os.path.dirname(store)), re.ASCII)
     return owner != 0 and not remapped
+
+
+def sees_trusted() -> bool:
+    """Whether the kernel shows us ``trusted.*`` attributes.
+
+    It asks for CAP_SYS_ADMIN in the first user namespace, and lists nothing to all others.
+    """
+    try:
+        with open("/proc/self/status", "rb") as status:
+            match = _EFFECTIVE.search(status.read())
+    except OSError:
+        # Without /proc this is hardly a container; the core asks in its own way and warns.
+        return True
+    held = match is not None and int(match[1], 16) >> _CAP_SYS_ADMIN & 1 == 1
+    return held and _uid_map() == [_FIRST_NAMESPACE]
+
+
+def _uid_map() -> list[tuple[int, int, int]]:
+    """(first id here, first id outside, how many) of this user namespace."""
+    try:
+        with open("/proc/self/uid_map", encoding="ascii") as lines:
+            ranges = [tuple(map(int, line.split())) for line in lines]
+    except OSError:
+        return [_FIRST_NAMESPACE]
+    return [(here, outside, count) for here, outside, count in ranges]
+
+
+def _outer_uid(uid: int) -> int:
+    """Who that is outside this user namespace; root where it cannot be said."""
+    for here, outside, count in _uid_map():
+        if here <= uid < here + count:
+            return outside + uid - here
+    return 0

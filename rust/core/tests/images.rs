@@ -4,7 +4,7 @@
 mod common;
 
 use common::{build, debugfs, judge, told, Maker};
-use layermelt_core::ext4::plan::{ImageOptions, JournalSize, Plan, Profile, Size};
+use layermelt_core::ext4::plan::{ImageOptions, JournalSize, Plan, Profile, Size, LINK_MAX};
 use layermelt_core::tree::{Device, Kind, NodeId, Slot, Tree};
 use layermelt_core::Error;
 
@@ -293,12 +293,17 @@ fn what_ext4_cannot_hold_is_an_error_with_its_path() {
 
     let mut make = Maker::default();
     let file = make.file(Vec::new());
-    make.xattrs(file, &[(b"user.x", &[0; 5000])]);
+    let names: Vec<_> = (0..300).map(|n| format!("user.{n}").into_bytes()).collect();
+    let set: Vec<(&[u8], &[u8])> = names
+        .iter()
+        .map(|name| (name.as_slice(), &b"1"[..]))
+        .collect();
+    make.xattrs(file, &set);
     let error = Plan::new(&make.finish(&[(b"f", file)]), &min())
         .unwrap_err()
         .to_string();
     assert!(
-        error.starts_with("/f: its extended attributes need more"),
+        error.starts_with("/f: the names of its extended attributes need more"),
         "{error}"
     );
 }
@@ -453,4 +458,75 @@ fn reserved_blocks_are_for_root_and_beside_the_free_ones() {
     let image = build(&tree, &options, 2).unwrap();
     judge(&image.0);
     assert!(debugfs(&image.0, "stats -h").contains("Reserved block count:     2560"));
+}
+
+#[test]
+fn values_that_do_not_fit_have_inodes_of_their_own() {
+    let mut make = Maker::default();
+    let shared = vec![5; 65_536];
+    let names: Vec<_> = (0..1_500).map(|n| format!("f{n}").into_bytes()).collect();
+    let nodes: Vec<_> = (0..1_500).map(|_| make.file(Vec::new())).collect();
+    for (n, &node) in nodes.iter().enumerate() {
+        let own = vec![n as u8; 4_000];
+        match n % 3 {
+            0 => make.xattrs(node, &[(b"user.shared", &shared), (b"user.own", &own)]),
+            1 => make.xattrs(
+                node,
+                &[(b"user.a", &shared), (b"user.b", &shared), (b"user.c", b"")],
+            ),
+            _ => make.xattrs(node, &[(b"trusted.own", &own)]),
+        }
+    }
+    let entries: Vec<_> = names.iter().map(Vec::as_slice).zip(nodes).collect();
+    let tree = make.finish(&entries);
+    for profile in [Profile::Default, Profile::Compat, Profile::Readonly] {
+        let options = ImageOptions {
+            profile,
+            ..ImageOptions::default()
+        };
+        let image = build(&tree, &options, 2).unwrap();
+        judge(&image.0);
+        assert!(debugfs(&image.0, "stats -h").contains("ea_inode"));
+        assert!(debugfs(&image.0, "ea_list /f3").contains("user.shared (65536)"));
+        assert!(debugfs(&image.0, "ea_list /f4").contains("user.b (65536)"));
+    }
+    // Nobody needs one: nobody must know the feature.
+    let image = build(&varied(), &ImageOptions::default(), 1).unwrap();
+    assert!(!debugfs(&image.0, "stats -h").contains("ea_inode"));
+}
+
+#[test]
+fn more_names_than_ext4_counts_are_divided() {
+    let mut make = Maker::default();
+    let file = make.file(b"shared".to_vec());
+    make.xattrs(file, &[(b"user.large", &[7; 3000])]);
+    let names: Vec<_> = (0..70_000)
+        .map(|n| format!("{n:05}").into_bytes())
+        .collect();
+    let entries: Vec<_> = names.iter().map(|name| (name.as_slice(), file)).collect();
+    let first = make.directory(&entries);
+    let second = make.directory(&entries);
+    let mut tree = make.finish(&[(b"first", first), (b"second", second)]);
+    assert!(
+        Plan::new(&tree, &min()).is_err(),
+        "the plan itself refuses them"
+    );
+    let warnings = tree.split_links(LINK_MAX).unwrap();
+    assert_eq!(warnings.len(), 1);
+    assert!(
+        warnings[0].starts_with("/first/00000: 140000 hard links"),
+        "{warnings:?}"
+    );
+    let image = build(&tree, &ImageOptions::default(), 2).unwrap();
+    judge(&image.0);
+    for (path, links) in [
+        ("first/00000", 65_000),
+        ("first/65000", 65_000),
+        ("second/69999", 10_000),
+    ] {
+        let stat = debugfs(&image.0, &format!("stat /{path}"));
+        assert!(stat.contains(&format!("Links: {links}")), "{path}: {stat}");
+        assert_eq!(debugfs(&image.0, &format!("cat /{path}")), "shared");
+    }
+    assert!(tree.split_links(LINK_MAX).unwrap().is_empty());
 }

@@ -11,6 +11,7 @@ mod content;
 mod counts;
 mod digest;
 pub mod inject;
+mod links;
 mod names;
 mod node;
 mod resolve;

@@ -83,6 +83,18 @@ pub struct Inode {
     pub xattr_block: u64,
     /// The attributes in here, or nothing.
     pub xattrs: Option<Box<[u8]>>,
+    /// For an inode that holds the value of an attribute.
+    pub value: Option<AttributeValue>,
+}
+
+/// What an inode with an attribute's value says of it, in fields that are times
+/// elsewhere (`ext4_xattr_inode_set_ref`, `ext4_xattr_inode_set_hash`).
+#[derive(Clone, Copy, Debug)]
+pub struct AttributeValue {
+    /// Hash of the value.
+    pub hash: u32,
+    /// How many entries use it.
+    pub references: u32,
 }
 
 impl Inode {
@@ -122,6 +134,13 @@ impl Inode {
         put_u32(&mut raw, 0x8c, extra); // i_atime_extra
         put_u32(&mut raw, 0x90, seconds); // i_crtime
         put_u32(&mut raw, 0x94, extra); // i_crtime_extra
+        if let Some(value) = self.value {
+            put_u32(&mut raw, 0x08, value.hash); // i_atime
+            put_u32(&mut raw, 0x0c, 0); // i_ctime: the upper half of the references
+            put_u32(&mut raw, 0x24, value.references); // l_i_version: the lower half
+            put_u32(&mut raw, 0x10, 0); // i_mtime: the owner, in an older scheme
+            raw[0x84..0x98].fill(0);
+        }
         if let Some(xattrs) = &self.xattrs {
             raw[XATTR_OFFSET..XATTR_OFFSET + xattrs.len()].copy_from_slice(xattrs);
         }

@@ -42,6 +42,28 @@ pub struct Entry {
     name_len: u8,
     name: Box<[u8]>,
     value: Box<[u8]>,
+    /// Its value lies in an inode of its own, for it does not fit beside.
+    outside: Option<ValueId>,
+}
+
+/// Names a value that lies in an inode of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ValueId(pub u32);
+
+/// The inode that holds a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ValueInode {
+    /// Its number.
+    pub number: u32,
+    /// [`value_hash`] of the value.
+    pub hash: u32,
+}
+
+/// The hash of a value in an inode of its own (`ext4_xattr_inode_hash`). `seed`
+/// is that of the UUID, whether other metadata has checksums or not.
+#[must_use]
+pub fn value_hash(seed: Checksum, value: &[u8]) -> u32 {
+    seed.bytes(value).value()
 }
 
 impl Entry {
@@ -61,20 +83,35 @@ impl Entry {
             name_len,
             name: name.into(),
             value,
+            outside: None,
         })
     }
 
     fn size(&self) -> usize {
-        entry_size(self.name.len()) + padded(self.value.len())
+        let value = if self.outside.is_some() {
+            0
+        } else {
+            self.value.len()
+        };
+        entry_size(self.name.len()) + padded(value)
+    }
+
+    /// The value that lies in an inode of its own.
+    #[must_use]
+    pub fn outside(&self) -> Option<ValueId> {
+        self.outside
     }
 
     /// `ext4_xattr_hash_entry`: over the name's bytes, unsigned, and the
-    /// value's padded words.
-    fn hash(&self) -> u32 {
+    /// value's padded words, or the hash of a value in an inode of its own.
+    fn hash(&self, outside: Option<ValueInode>) -> u32 {
         let named = self
             .name
             .iter()
             .fold(0u32, |hash, &byte| hash.rotate_left(5) ^ u32::from(byte));
+        if let Some(inode) = outside {
+            return named.rotate_left(16) ^ inode.hash;
+        }
         self.value.chunks(4).fold(named, |hash, chunk| {
             let mut word = [0; 4];
             word[..chunk.len()].copy_from_slice(chunk);
@@ -108,75 +145,120 @@ const fn entry_size(name_len: usize) -> usize {
     padded(ENTRY_SIZE + name_len)
 }
 
-/// The attributes of one inode, divided between the inode and a block.
+/// The attributes of one inode, divided between the inode and a block. Both
+/// parts are sorted.
 #[derive(Clone, Debug, Default)]
 pub struct Packed {
-    /// For the inode: what [`super::inode::Inode::xattrs`] wants.
-    pub in_inode: Option<Box<[u8]>>,
-    /// For the block, sorted.
-    pub in_block: Option<Box<[Entry]>>,
+    /// For the inode.
+    pub in_inode: Box<[Entry]>,
+    /// For the block.
+    pub in_block: Box<[Entry]>,
 }
 
 /// Divides them: the largest that fit go into the inode, so that as many sets
-/// as possible need no more than a block.
-pub fn pack(mut entries: Vec<Entry>) -> Result<Packed, XattrFault> {
-    entries.sort_by_cached_key(|entry| (std::cmp::Reverse(entry.size()), entry.clone()));
+/// as possible need no more than a block. While they do not fit, the largest
+/// value goes into an inode of its own, for which `keep` gives an id.
+pub fn pack(
+    mut entries: Vec<Entry>,
+    mut keep: impl FnMut(&[u8]) -> ValueId,
+) -> Result<Packed, XattrFault> {
+    loop {
+        if let Some(packed) = divide(&entries) {
+            return Ok(packed);
+        }
+        let inline = entries.iter_mut().filter(|entry| entry.outside.is_none());
+        let largest = inline.max_by_key(|entry| (entry.value.len(), entry.name.clone()));
+        match largest {
+            Some(entry) if !entry.value.is_empty() => entry.outside = Some(keep(&entry.value)),
+            _ => return Err(XattrFault::Room),
+        }
+    }
+}
+
+fn divide(entries: &[Entry]) -> Option<Packed> {
+    let mut sorted = entries.to_vec();
+    sorted.sort_by_cached_key(|entry| (std::cmp::Reverse(entry.size()), entry.clone()));
     let mut room = INODE_ROOM;
-    let (mut inside, mut outside): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| {
+    let (mut inside, mut block): (Vec<_>, Vec<_>) = sorted.into_iter().partition(|entry| {
         let fits = entry.size() <= room;
         if fits {
             room -= entry.size();
         }
         fits
     });
-    if outside.iter().map(Entry::size).sum::<usize>() > BLOCK_ROOM {
-        return Err(XattrFault::Room);
+    if block.iter().map(Entry::size).sum::<usize>() > BLOCK_ROOM {
+        return None;
     }
     inside.sort();
-    outside.sort();
-    Ok(Packed {
-        in_inode: (!inside.is_empty()).then(|| encode_in_inode(&inside)),
-        in_block: (!outside.is_empty()).then(|| outside.into()),
+    block.sort();
+    Some(Packed {
+        in_inode: inside.into(),
+        in_block: block.into(),
     })
 }
 
-/// Writes entries from `start` and their values from the end of `raw`
-/// downwards. Offsets of values count from `base`.
-fn put_entries(raw: &mut [u8], start: usize, base: usize, entries: &[Entry], hashed: bool) {
-    let mut at = start;
-    let mut value_at = raw.len();
-    for entry in entries {
-        value_at -= padded(entry.value.len());
-        let offset = if entry.value.is_empty() {
-            0
-        } else {
-            value_at - base
-        };
-        raw[at] = entry.name_len; // e_name_len
-        raw[at + 1] = entry.index; // e_name_index
-        put_u16(raw, at + 2, offset as u16); // e_value_offs
-        put_u32(raw, at + 8, entry.value.len() as u32); // e_value_size
-        if hashed {
-            put_u32(raw, at + 12, entry.hash()); // e_hash
+/// Where entries are written, and what is known of values that lie outside.
+struct Writer<'a, F> {
+    raw: &'a mut [u8],
+    /// Where the next entry goes.
+    at: usize,
+    /// Where offsets of values are counted from.
+    base: usize,
+    /// Whether values that lie beside their entries are hashed.
+    hashed: bool,
+    inode_of: F,
+}
+
+impl<F: Fn(ValueId) -> ValueInode> Writer<'_, F> {
+    /// Writes entries upwards and their values from the end downwards.
+    fn put(&mut self, entries: &[Entry]) {
+        let mut value_at = self.raw.len();
+        for entry in entries {
+            let outside = entry.outside.map(&self.inode_of);
+            let raw = &mut *self.raw;
+            let at = self.at;
+            raw[at] = entry.name_len; // e_name_len
+            raw[at + 1] = entry.index; // e_name_index
+            put_u32(raw, at + 8, entry.value.len() as u32); // e_value_size
+            if self.hashed || outside.is_some() {
+                put_u32(raw, at + 12, entry.hash(outside)); // e_hash
+            }
+            match outside {
+                Some(inode) => put_u32(raw, at + 4, inode.number), // e_value_inum
+                None if entry.value.is_empty() => {}
+                None => {
+                    value_at -= padded(entry.value.len());
+                    put_u16(raw, at + 2, (value_at - self.base) as u16); // e_value_offs
+                    raw[value_at..value_at + entry.value.len()].copy_from_slice(&entry.value);
+                }
+            }
+            raw[at + ENTRY_SIZE..at + ENTRY_SIZE + entry.name.len()].copy_from_slice(&entry.name);
+            self.at += entry_size(entry.name.len());
         }
-        raw[at + ENTRY_SIZE..at + ENTRY_SIZE + entry.name.len()].copy_from_slice(&entry.name);
-        raw[value_at..value_at + entry.value.len()].copy_from_slice(&entry.value);
-        at += entry_size(entry.name.len());
     }
 }
 
-/// In the inode, hashes are 0, as the kernel leaves them there.
-fn encode_in_inode(entries: &[Entry]) -> Box<[u8]> {
+/// What [`super::inode::Inode::xattrs`] wants. In the inode, hashes of values
+/// that lie beside are 0, as the kernel leaves them there.
+#[must_use]
+pub fn encode_in_inode(
+    entries: &[Entry],
+    inode_of: impl Fn(ValueId) -> ValueInode,
+) -> Option<Box<[u8]>> {
+    if entries.is_empty() {
+        return None;
+    }
     let mut raw = vec![0; XATTR_ROOM];
     put_u32(&mut raw, 0, MAGIC); // h_magic
-    put_entries(
-        &mut raw,
-        INODE_HEADER_SIZE,
-        INODE_HEADER_SIZE,
-        entries,
-        false,
-    );
-    raw.into()
+    let mut writer = Writer {
+        raw: &mut raw,
+        at: INODE_HEADER_SIZE,
+        base: INODE_HEADER_SIZE,
+        hashed: false,
+        inode_of,
+    };
+    writer.put(entries);
+    Some(raw.into())
 }
 
 /// The block numbered `number`, shared by `references` inodes.
@@ -186,19 +268,29 @@ pub fn encode_block(
     references: u32,
     number: u64,
     seed: Checksum,
+    inode_of: impl Fn(ValueId) -> ValueInode,
 ) {
     put_u32(raw, 0x00, MAGIC); // h_magic
     put_u32(raw, 0x04, references); // h_refcount
     put_u32(raw, 0x08, 1); // h_blocks
     let hash = entries
         .iter()
-        .try_fold(0u32, |hash, entry| match entry.hash() {
-            0 => None, // an entry without a hash: the block is not to be shared
-            one => Some(hash.rotate_left(16) ^ one),
+        .try_fold(0u32, |hash, entry| {
+            match entry.hash(entry.outside.map(&inode_of)) {
+                0 => None, // an entry without a hash: the block is not to be shared
+                one => Some(hash.rotate_left(16) ^ one),
+            }
         })
         .unwrap_or(0);
     put_u32(raw, 0x0c, hash); // h_hash
-    put_entries(raw, BLOCK_HEADER_SIZE, 0, entries, true);
+    let mut writer = Writer {
+        raw: &mut *raw,
+        at: BLOCK_HEADER_SIZE,
+        base: 0,
+        hashed: true,
+        inode_of,
+    };
+    writer.put(entries);
     // h_checksum: over the block's number and the block with 0 in its place.
     let checksum = seed.u64(number).bytes(raw).value();
     put_u32(raw, 0x10, checksum);
@@ -243,15 +335,24 @@ mod tests {
     /// The limits found by experiment on the kernel (overlay_semantics 2.11).
     #[test]
     fn limits_are_the_kernels() {
-        let packed = pack(vec![xattr(b"user.a", 68)]).unwrap();
-        assert!(packed.in_inode.is_some() && packed.in_block.is_none());
-        let packed = pack(vec![xattr(b"user.a", 69)]).unwrap();
-        assert!(packed.in_inode.is_none() && packed.in_block.is_some());
-        assert!(pack(vec![xattr(b"user.a", 4040)]).is_ok());
-        assert_eq!(
-            pack(vec![xattr(b"user.a", 4041)]).unwrap_err(),
-            XattrFault::Room
-        );
+        let pack = |entries| {
+            let mut kept = 0;
+            let packed = pack(entries, |_| {
+                kept += 1;
+                ValueId(0)
+            });
+            packed.map(|packed| (packed.in_inode.len(), packed.in_block.len(), kept))
+        };
+        assert_eq!(pack(vec![xattr(b"user.a", 68)]), Ok((1, 0, 0)));
+        assert_eq!(pack(vec![xattr(b"user.a", 69)]), Ok((0, 1, 0)));
+        assert_eq!(pack(vec![xattr(b"user.a", 4040)]), Ok((0, 1, 0)));
+        assert_eq!(pack(vec![xattr(b"user.a", 4041)]), Ok((1, 0, 1)));
+        let three = ["a", "b", "c"].map(|name| xattr(format!("user.{name}").as_bytes(), 4000));
+        assert_eq!(pack(three.to_vec()), Ok((2, 1, 2)));
+        let many = (0..400)
+            .map(|n| xattr(format!("user.{n}").as_bytes(), 1))
+            .collect();
+        assert_eq!(pack(many), Err(XattrFault::Room));
     }
 
     #[test]

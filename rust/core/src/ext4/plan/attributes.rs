@@ -4,7 +4,8 @@
 use std::collections::HashMap;
 
 use crate::error::{Error, Result};
-use crate::ext4::format::xattr::{pack, Entry, Packed, XattrFault, REFCOUNT_MAX};
+use crate::ext4::format::xattr::{pack, Entry, Packed, ValueId, XattrFault, REFCOUNT_MAX};
+use crate::ext4::format::BLOCK_SIZE;
 use crate::tree::{NodeId, Tree, XattrSetId};
 
 /// A block of attributes.
@@ -18,10 +19,21 @@ pub(crate) struct XattrBlock {
     pub(crate) block: u64,
 }
 
+/// A value in an inode of its own. Equal ones are one.
+#[derive(Clone, Debug)]
+pub(crate) struct Value {
+    /// It.
+    pub(crate) bytes: Box<[u8]>,
+    /// How many entries use it.
+    pub(crate) references: u32,
+}
+
 /// All sets as ext4 keeps them.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Attributes {
     packed: Vec<Packed>,
+    values: Vec<Value>,
+    value_ids: HashMap<Box<[u8]>, ValueId>,
     blocks: Vec<XattrBlock>,
     /// The block that inodes of a set share now.
     open: HashMap<XattrSetId, u32>,
@@ -32,21 +44,46 @@ impl Attributes {
     /// Packs every set that a visible inode has. Sentences about attributes
     /// that were left out are added to `warnings`.
     pub(crate) fn new(tree: &Tree, warnings: &mut Vec<String>) -> Result<Self> {
-        let sets = tree.xattr_sets();
-        let mut packed = vec![None; sets.len()];
+        let mut attributes = Self::default();
+        let mut packed = vec![None; tree.xattr_sets().len()];
         for (id, node) in tree.nodes() {
             let set = node.metadata.xattrs;
             if packed[set.index()].is_some() || (node.links == 0 && id != tree.root()) {
                 continue;
             }
-            packed[set.index()] = Some(pack_set(tree, id, set, warnings)?);
+            packed[set.index()] = Some(attributes.pack(tree, id, set, warnings)?);
         }
-        Ok(Self {
-            packed: packed.into_iter().map(Option::unwrap_or_default).collect(),
-            blocks: Vec::new(),
-            open: HashMap::new(),
-            of_node: HashMap::new(),
-        })
+        attributes.packed = packed.into_iter().map(Option::unwrap_or_default).collect();
+        Ok(attributes)
+    }
+
+    fn pack(
+        &mut self,
+        tree: &Tree,
+        node: NodeId,
+        set: XattrSetId,
+        warnings: &mut Vec<String>,
+    ) -> Result<Packed> {
+        let entries = translate(tree, node, set, warnings)?;
+        pack(entries, |value| self.keep(value)).map_err(|fault| refuse(tree, node, "", fault))
+    }
+
+    fn keep(&mut self, value: &[u8]) -> ValueId {
+        if let Some(&id) = self.value_ids.get(value) {
+            return id;
+        }
+        let id = ValueId(self.values.len() as u32);
+        self.values.push(Value {
+            bytes: value.into(),
+            references: 0,
+        });
+        self.value_ids.insert(value.into(), id);
+        id
+    }
+
+    /// Values in inodes of their own, by their ids.
+    pub(crate) fn values(&self) -> &[Value] {
+        &self.values
     }
 
     /// Forgets which blocks there are, to place anew.
@@ -54,12 +91,25 @@ impl Attributes {
         self.blocks.clear();
         self.open.clear();
         self.of_node.clear();
+        self.values
+            .iter_mut()
+            .for_each(|value| value.references = 0);
+    }
+
+    fn refer(&mut self, set: XattrSetId, to: impl Fn(&Packed) -> &[Entry]) {
+        let entries = to(&self.packed[set.index()]);
+        for id in entries.iter().filter_map(Entry::outside) {
+            self.values[id.0 as usize].references += 1;
+        }
     }
 
     /// Counts `node` as a user of its set's block. `Some(index)` when this is a
     /// new block, to be placed.
     pub(crate) fn claim(&mut self, node: NodeId, set: XattrSetId) -> Option<u32> {
-        self.packed[set.index()].in_block.as_ref()?;
+        self.refer(set, |packed| &packed.in_inode);
+        if self.packed[set.index()].in_block.is_empty() {
+            return None;
+        }
         if let Some(&index) = self.open.get(&set) {
             let block = &mut self.blocks[index as usize];
             if block.references < REFCOUNT_MAX {
@@ -74,6 +124,7 @@ impl Attributes {
             references: 1,
             block: 0,
         });
+        self.refer(set, |packed| &packed.in_block);
         self.open.insert(set, index);
         self.of_node.insert(node, index);
         Some(index)
@@ -86,8 +137,20 @@ impl Attributes {
 
     /// The part of a set that lies in the inode.
     #[must_use]
-    pub(crate) fn in_inode(&self, set: XattrSetId) -> Option<&[u8]> {
-        self.packed[set.index()].in_inode.as_deref()
+    pub(crate) fn in_inode(&self, set: XattrSetId) -> &[Entry] {
+        &self.packed[set.index()].in_inode
+    }
+
+    /// Blocks of the values that lie in inodes of their own, once for each entry
+    /// of the set: an inode is charged for all of them, shared or not.
+    pub(crate) fn value_blocks(&self, set: XattrSetId) -> u64 {
+        let packed = &self.packed[set.index()];
+        let entries = packed.in_inode.iter().chain(&packed.in_block);
+        entries
+            .filter_map(Entry::outside)
+            .map(|id| self.values[id.0 as usize].bytes.len() as u64)
+            .map(|bytes| bytes.div_ceil(u64::from(BLOCK_SIZE)))
+            .sum()
     }
 
     /// Where the block of a node's attributes lies, or 0.
@@ -102,22 +165,16 @@ impl Attributes {
     #[must_use]
     pub(crate) fn block(&self, index: u32) -> (XattrBlock, &[Entry]) {
         let block = self.blocks[index as usize];
-        (
-            block,
-            self.packed[block.set.index()]
-                .in_block
-                .as_deref()
-                .unwrap_or_default(),
-        )
+        (block, &self.packed[block.set.index()].in_block)
     }
 }
 
-fn pack_set(
+fn translate(
     tree: &Tree,
     node: NodeId,
     set: XattrSetId,
     warnings: &mut Vec<String>,
-) -> Result<Packed> {
+) -> Result<Vec<Entry>> {
     let mut entries = Vec::new();
     for xattr in tree.xattrs(set) {
         let name = String::from_utf8_lossy(&xattr.name);
@@ -131,7 +188,7 @@ fn pack_set(
             Err(fault) => return Err(refuse(tree, node, &name, fault)),
         }
     }
-    pack(entries).map_err(|fault| refuse(tree, node, "", fault))
+    Ok(entries)
 }
 
 fn refuse(tree: &Tree, node: NodeId, name: &str, fault: XattrFault) -> Error {
@@ -139,7 +196,7 @@ fn refuse(tree: &Tree, node: NodeId, name: &str, fault: XattrFault) -> Error {
         XattrFault::Prefix => format!("ext4 cannot keep the attribute {name}: it knows user., trusted., security. and POSIX ACLs; remove it from the layer"),
         XattrFault::Name => format!("the attribute name {name:?} is empty or longer than 255 bytes behind its prefix"),
         XattrFault::Acl => format!("the value of {name} is no POSIX ACL of version 2: set it anew in the layer"),
-        XattrFault::Room => "its extended attributes need more than the inode and one block of 4,096 bytes; remove some from the layer".into(),
+        XattrFault::Room => "the names of its extended attributes need more than the inode and one block of 4,096 bytes; remove some from the layer".into(),
     };
     Error::Unrepresentable {
         path: tree.display_path(node),

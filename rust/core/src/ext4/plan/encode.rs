@@ -136,6 +136,7 @@ impl Plan<'_> {
         number < LOST_AND_FOUND
             || (number == LOST_AND_FOUND && self.lost_and_found)
             || self.numbers.node(number).is_some()
+            || self.numbers.value(number).is_some()
     }
 
     fn encode_run(&self, run: &Run, skip: u32, out: &mut [u8]) {
@@ -161,7 +162,20 @@ impl Plan<'_> {
             }
             What::Xattrs => {
                 let (block, entries) = self.attributes.block(run.owner);
-                xattr::encode_block(out, entries, block.references, block.block, self.seed);
+                xattr::encode_block(
+                    out,
+                    entries,
+                    block.references,
+                    block.block,
+                    self.seed,
+                    |value| self.value_place(value),
+                );
+            }
+            What::Value => {
+                let value = &self.attributes.values()[run.owner as usize].bytes;
+                let rest = &value[first as usize * BLOCK..];
+                let len = rest.len().min(out.len());
+                out[..len].copy_from_slice(&rest[..len]);
             }
             What::LostAndFound => {
                 let seed = self.inode_seed(LOST_AND_FOUND);
@@ -283,7 +297,10 @@ impl Plan<'_> {
                 RESIZE_INODE if self.layout.resize_block > 0 => Some(self.resize_inode()),
                 JOURNAL_INODE if self.journal > 0 => Some(self.journal_inode()),
                 LOST_AND_FOUND if self.lost_and_found => Some(self.lost_and_found_inode()),
-                _ => self.numbers.node(number).map(|node| self.inode(node)),
+                _ => match self.numbers.value(number) {
+                    Some(value) => Some(self.value_inode(value)),
+                    None => self.numbers.node(number).map(|node| self.inode(node)),
+                },
             };
             if let Some(inode) = inode {
                 slot.copy_from_slice(&inode.encode(number, self.seed));

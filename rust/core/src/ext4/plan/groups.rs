@@ -81,10 +81,10 @@ impl Groups {
         }
         for number in FIRST_INODE..=plan.numbers.highest() {
             if let Some(node) = plan.numbers.node(number) {
-                use_inode(
-                    number,
-                    matches!(plan.tree.node(node).kind, Kind::Directory(_)),
-                );
+                let kind = plan.tree.node(node).kind;
+                use_inode(number, matches!(kind, Kind::Directory(_)));
+            } else if plan.numbers.value(number).is_some() {
+                use_inode(number, false);
             }
         }
 

@@ -3,9 +3,11 @@
 use super::encode::encode_tree_root;
 use super::run::Run;
 use super::{validate, Plan};
+use crate::ext4::format::checksum::Checksum;
 use crate::ext4::format::inode::{
-    device_block, fast_symlink, mode, Inode, InodeFlags, FAST_SYMLINK_MAX,
+    device_block, fast_symlink, mode, AttributeValue, Inode, InodeFlags, FAST_SYMLINK_MAX,
 };
+use crate::ext4::format::xattr::{encode_in_inode, value_hash, ValueId, ValueInode};
 use crate::ext4::format::{put_u32, BLOCK_SIZE};
 use crate::tree::{Kind, NodeId};
 
@@ -28,12 +30,16 @@ impl Plan<'_> {
             flags: InodeFlags::empty(),
             block: [0; 60],
             xattr_block: self.attributes.block_of(node),
-            xattrs: self.attributes.in_inode(meta.xattrs).map(Into::into),
+            xattrs: encode_in_inode(self.attributes.in_inode(meta.xattrs), |value| {
+                self.value_place(value)
+            }),
+            value: None,
         };
         // Each inode that shares a block of attributes is charged for it.
         if inode.xattr_block != 0 {
             inode.blocks += 1;
         }
+        inode.blocks += self.attributes.value_blocks(meta.xattrs);
         let device = |device| device_block(device).unwrap_or([0; 60]); // validated
         match known.kind {
             Kind::Directory(_) => {
@@ -112,6 +118,7 @@ impl Plan<'_> {
             block: [0; 60],
             xattr_block: 0,
             xattrs: None,
+            value: None,
         }
     }
 
@@ -134,6 +141,37 @@ impl Plan<'_> {
             blocks: u64::from(self.journal) + blocks(tree_runs),
             flags: InodeFlags::EXTENTS,
             block: self.journal_map(),
+            ..self.own_inode(mode::REGULAR | 0o600)
+        }
+    }
+
+    /// The inode with an attribute's value, as entries name it.
+    pub(super) fn value_place(&self, value: ValueId) -> ValueInode {
+        ValueInode {
+            number: self.numbers.of_value(value),
+            hash: self.value_hash(value),
+        }
+    }
+
+    fn value_hash(&self, value: ValueId) -> u32 {
+        // The UUID's seed, whether other metadata has checksums or not.
+        let seed = Checksum::seed(&self.uuid);
+        value_hash(seed, &self.attributes.values()[value.0 as usize].bytes)
+    }
+
+    /// The inode with an attribute's value (`ext4_xattr_inode_create`).
+    pub(super) fn value_inode(&self, value: ValueId) -> Inode {
+        let runs = self.layout.value_runs(value);
+        let known = &self.attributes.values()[value.0 as usize];
+        Inode {
+            size: known.bytes.len() as u64,
+            blocks: blocks(runs),
+            flags: InodeFlags::EXTENTS | InodeFlags::EA_INODE,
+            block: encode_tree_root(runs, &[]),
+            value: Some(AttributeValue {
+                hash: self.value_hash(value),
+                references: known.references,
+            }),
             ..self.own_inode(mode::REGULAR | 0o600)
         }
     }

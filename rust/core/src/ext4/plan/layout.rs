@@ -7,6 +7,7 @@ use super::extents::Shape;
 use super::geometry::{Geometry, Spacing};
 use super::run::{Run, What};
 use crate::ext4::format::inode::FAST_SYMLINK_MAX;
+use crate::ext4::format::xattr::ValueId;
 use crate::ext4::format::{BLOCK_BITS, BLOCK_SIZE};
 use crate::tree::{Content, Kind, NodeId, Slot, Tree};
 
@@ -27,6 +28,8 @@ pub(crate) struct Layout {
     pub(crate) end: u64,
     /// Extents of the journal: index of its first run.
     pub(crate) journal_run: u32,
+    /// Index of the first run with an attribute's value.
+    pub(crate) first_value_run: u32,
     /// The double indirect block of the resize inode, or 0.
     pub(crate) resize_block: u64,
 }
@@ -44,6 +47,20 @@ impl Layout {
             .take_while(|run| run.what == What::LostAndFound)
             .count();
         &rest[..count]
+    }
+}
+
+impl Layout {
+    /// The runs of an attribute's value. They lie in the order of their ids.
+    #[must_use]
+    pub(crate) fn value_runs(&self, value: ValueId) -> &[Run] {
+        let runs = &self.runs[self.first_value_run as usize..self.journal_run as usize];
+        let first = runs.partition_point(|run| run.owner < value.0);
+        let count = runs[first..]
+            .iter()
+            .take_while(|run| run.owner == value.0)
+            .count();
+        &runs[first..first + count]
     }
 }
 
@@ -103,6 +120,11 @@ impl Layouter<'_> {
         for node in sparse {
             work.place_file(node);
         }
+        let first_value_run = work.allocator.run_count();
+        for (id, value) in (0u32..).zip(work.attributes.values()) {
+            work.allocator
+                .take(What::Value, id, 0, blocks_of(value.bytes.len() as u64));
+        }
         let journal_run = work.allocator.run_count();
         let pieces = work.allocator.take(What::Journal, 0, 0, u64::from(journal));
         let tree_blocks = Shape::new(pieces as usize).blocks() as u64;
@@ -114,6 +136,7 @@ impl Layouter<'_> {
             resize_block: if self.resize { runs[0].start } else { 0 },
             // Fewer than 2^32 runs: there are fewer than 2^32 inodes and blocks.
             journal_run: journal_run as u32,
+            first_value_run: first_value_run as u32,
             used: runs.iter().map(|run| u64::from(run.len)).sum(),
             runs,
             first_run,

@@ -26,6 +26,7 @@ mod size;
 mod validate;
 
 pub use options::{ImageOptions, JournalSize, Profile, Size};
+pub use validate::LINK_MAX;
 pub use regions::{Region, RegionKind, Regions};
 
 use attributes::Attributes;
@@ -110,6 +111,9 @@ impl<'t> Plan<'t> {
 
         let uuid = options.uuid.unwrap_or_else(|| derived_uuid(&digest, 0));
         features.compat.set(Compat::HAS_JOURNAL, journal > 0);
+        features
+            .incompat
+            .set(Incompat::EA_INODE, !attributes.values().is_empty());
         features
             .incompat
             .set(Incompat::LARGE_DIR, directories.need_large_dir());

@@ -2,6 +2,7 @@
 
 use super::geometry::Spacing;
 use crate::error::{Error, Result};
+use crate::ext4::format::xattr::ValueId;
 use crate::ext4::format::{FIRST_INODE, ROOT_INODE};
 use crate::tree::{NodeId, Slot, Tree};
 
@@ -16,6 +17,8 @@ pub(crate) const ROOT: u32 = ROOT_INODE;
 pub(crate) struct Numbers {
     of_node: Vec<u32>,
     node_of: Vec<u32>,
+    /// Inodes behind those of the tree that hold attributes' values.
+    values: u32,
 }
 
 /// No node, or no number.
@@ -24,11 +27,13 @@ const NONE: u32 = u32::MAX;
 impl Numbers {
     /// Numbers all visible inodes; in [`Spacing::Stable`] hidden ones leave
     /// gaps.
-    pub(crate) fn new(tree: &Tree, spacing: Spacing) -> Result<Self> {
+    /// `values` inodes with attributes' values come last.
+    pub(crate) fn new(tree: &Tree, spacing: Spacing, values: usize) -> Result<Self> {
         let mut numbers = Self {
             of_node: vec![NONE; tree.len()],
             // Number 0 does not exist; up to 11 they are spoken for.
             node_of: vec![NONE; FIRST_INODE as usize + 1],
+            values: 0,
         };
         numbers.of_node[tree.root().index()] = ROOT_INODE;
         numbers.node_of[ROOT_INODE as usize] = 0;
@@ -54,7 +59,14 @@ impl Numbers {
                 Slot::Ghost { .. } | Slot::GhostDirectory { .. } => {}
             }
         }
-        if u32::try_from(numbers.node_of.len()).is_err() {
+        let values = u32::try_from(values).ok();
+        let all = values.and_then(|values| {
+            numbers.values = values;
+            u32::try_from(numbers.node_of.len())
+                .ok()?
+                .checked_add(values)
+        });
+        if all.is_none() {
             return Err(Error::Unrepresentable {
                 path: "/".into(),
                 reason: "the tree has more inodes than ext4 has numbers (4,294,967,295)".into(),
@@ -78,9 +90,22 @@ impl Numbers {
         }
     }
 
+    /// The number of the inode with a value.
+    #[must_use]
+    pub(crate) fn of_value(&self, value: ValueId) -> u32 {
+        self.node_of.len() as u32 + value.0
+    }
+
+    /// The value in the inode of a number, if it holds one.
+    #[must_use]
+    pub(crate) fn value(&self, number: u32) -> Option<ValueId> {
+        let index = number.checked_sub(self.node_of.len() as u32)?;
+        (index < self.values).then_some(ValueId(index))
+    }
+
     /// The highest number given.
     #[must_use]
     pub(crate) fn highest(&self) -> u32 {
-        self.node_of.len() as u32 - 1
+        self.node_of.len() as u32 - 1 + self.values
     }
 }

@@ -14,6 +14,8 @@ pub(crate) enum What {
     ExtentTree,
     /// Attributes. The owner is an index into the plan's attribute blocks.
     Xattrs,
+    /// The value of an attribute. The owner is its id.
+    Value,
     /// `lost+found`.
     LostAndFound,
     /// The double indirect block of the inode that keeps descriptors.

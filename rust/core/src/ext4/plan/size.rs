@@ -90,7 +90,7 @@ struct Solver<'a, 't> {
 impl Solver<'_, '_> {
     fn auto(&mut self) -> Result<Sized> {
         let spacing = self.spacing();
-        let numbers = Numbers::new(self.layouter.tree, spacing)?;
+        let numbers = self.numbers(spacing)?;
         let free =
             self.options.free_space.div_ceil(u64::from(BLOCK_SIZE)) + reserved_blocks(self.options);
         // More inodes in each group only when one for 16 KiB is not enough.
@@ -145,7 +145,7 @@ impl Solver<'_, '_> {
     }
 
     fn min(&mut self) -> Result<Sized> {
-        let numbers = Numbers::new(self.layouter.tree, Spacing::Compact)?;
+        let numbers = self.numbers(Spacing::Compact)?;
         // What a size needs never falls when the size grows, so that going up
         // from nothing stops at the least size that is enough for itself.
         let mut blocks = 1;
@@ -170,7 +170,7 @@ impl Solver<'_, '_> {
         check_limit(wished)?;
         let spacing = self.spacing();
         if spacing == Spacing::Stable {
-            let numbers = Numbers::new(self.layouter.tree, spacing)?;
+            let numbers = self.numbers(spacing)?;
             let blocks = whole_groups_or(wished, DEFAULT_INODES_PER_GROUP, spacing, self.features);
             let geometry = Geometry::new(blocks, DEFAULT_INODES_PER_GROUP, spacing, self.features);
             let inodes = u64::from(geometry.groups) * u64::from(DEFAULT_INODES_PER_GROUP);
@@ -202,7 +202,7 @@ impl Solver<'_, '_> {
         for blocks in [wished, boundary] {
             let mut journal = self.journal(blocks);
             while blocks >= needed && journal >= least.journal {
-                let numbers = Numbers::new(self.layouter.tree, Spacing::Compact)?;
+                let numbers = self.numbers(Spacing::Compact)?;
                 let (geometry, layout, taken) = self.compact(&numbers, blocks, journal);
                 if layout.end.max(geometry.metadata_end()) <= blocks {
                     return Ok(Sized {
@@ -249,6 +249,10 @@ impl Solver<'_, '_> {
         );
         let layout = self.layout(&geometry, Spacing::Compact, journal);
         (geometry, layout, journal)
+    }
+
+    fn numbers(&self, spacing: Spacing) -> Result<Numbers> {
+        Numbers::new(self.layouter.tree, spacing, self.attributes.values().len())
     }
 
     /// Blocks of the journal in a file system of so many blocks.

@@ -7,8 +7,9 @@ use crate::ext4::format::inode::{clamp_time, device_block};
 use crate::ext4::format::BLOCK_SIZE;
 use crate::tree::{Kind, NodeId, Tree};
 
-/// `EXT4_LINK_MAX`
-pub(crate) const LINK_MAX: u32 = 65_000;
+/// Names an inode can have (`EXT4_LINK_MAX`), see
+/// [`crate::tree::Tree::split_links`].
+pub const LINK_MAX: u32 = 65_000;
 /// Blocks of a file are numbered with 32 bits.
 const MAX_FILE_SIZE: u64 = (u32::MAX as u64) * BLOCK_SIZE as u64;
 /// A target and its NUL fill at most a block.

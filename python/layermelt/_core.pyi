@@ -16,6 +16,7 @@ __all__ = [
 ]
 
 __version__: str
+FORMAT_EPOCH: int
 
 @final
 class Counts:
@@ -121,7 +122,17 @@ def build_image(
     profile: str = "default",
     journal: int | None = None,
     reserved: int = 0,
+    check_agent: bool = False,
 ) -> BuildReport: ...
+def check_agent(
+    layers: Sequence[str],
+    *,
+    userxattr: bool,
+    fuse_overlayfs: bool,
+    agent: tuple[str | bytes, bytes, int, int, int],
+    threads: int,
+    progress: Callable[[str, int, int], object] | None,
+) -> None: ...
 def inspect_layers(
     layers: Sequence[str], *, userxattr: bool, fuse_overlayfs: bool, threads: int
 ) -> tuple[Counts, list[str], float]: ...
@@ -152,6 +163,14 @@ def layer_digest(
     layer: str, *, threads: int, progress: Callable[[str, int, int], object] | None
 ) -> bytes: ...
 def chain_digest(
+    layers: Sequence[str],
+    *,
+    userxattr: bool,
+    fuse_overlayfs: bool,
+    threads: int,
+    progress: Callable[[str, int, int], object] | None,
+) -> bytes: ...
+def stat_fingerprint(
     layers: Sequence[str],
     *,
     userxattr: bool,

@@ -32,6 +32,7 @@ import re
 from typing import Any, ClassVar, Literal
 
 __all__ = [
+    "AgentError",
     "CorruptLayerError",
     "CorruptStoreError",
     "DiskFullError",
@@ -260,6 +261,13 @@ class LoopDeviceError(InjectionError, OSError):
 
 class MountError(InjectionError, OSError):
     """The image is no ext4, or mounting it was refused."""
+
+
+class AgentError(InjectionError):
+    """The agent could not be started in the image.
+
+    It is of another architecture, linked with what the image lacks, or no program at all.
+    """
 
 
 class OutputError(LayermeltError, OSError):

@@ -19,6 +19,9 @@ pub struct BuildSpec {
     pub merge: MergeOptions,
     /// Files to put in, in this order, each as if one more layer held it.
     pub files: Vec<Injection>,
+    /// Whether the last of `files` is an agent, which the image must be able
+    /// to run: see [`crate::agent`].
+    pub check_agent: bool,
     /// What the image is to be like.
     pub image: ImageOptions,
     /// Threads for scanning and copying; 0 is one for each processor.
@@ -56,6 +59,23 @@ pub struct BuildReport {
     pub phases: Vec<(Phase, Duration)>,
 }
 
+/// Sees that the merged chain can run `agent`, without building anything.
+///
+/// # Errors
+/// Those of [`crate::agent::check`], of the merge and of the injection.
+pub fn check_agent(
+    layers: &[PathBuf],
+    options: MergeOptions,
+    agent: &Injection,
+    threads: usize,
+    control: &Control,
+) -> Result<()> {
+    let threads = effective_threads(threads);
+    let (mut tree, files, _) = layers::merge(layers, options, threads, control, |_| {})?;
+    let node = tree.inject(agent)?;
+    crate::agent::check(&tree, &files, node)
+}
+
 /// Merges the chain and writes its image to `output`, which must exist, be
 /// empty and be open for reading and writing; `output_path` is for messages.
 /// On an error the file's content is undefined: the caller throws it away.
@@ -72,9 +92,14 @@ pub fn build(
         layers::merge(&spec.layers, spec.merge, threads, control, |phase| {
             clock.enter(phase)
         })?;
+    let mut last = None;
     for file in &spec.files {
-        tree.inject(file)?;
+        last = Some(tree.inject(file)?);
     }
+    if let Some(agent) = last.filter(|_| spec.check_agent) {
+        crate::agent::check(&tree, &files, agent)?;
+    }
+    warnings.extend(tree.split_links(ext4::plan::LINK_MAX)?);
     control.check()?;
 
     clock.enter(Phase::Plan);

@@ -78,6 +78,15 @@ pub enum Error {
         reason: String,
     },
 
+    /// An agent that the image's kernel could not start.
+    #[error("the agent {path} {reason} (or have it put in unchecked)")]
+    Agent {
+        /// The host path of the agent, or its path in the image.
+        path: String,
+        /// What is the matter and what to do.
+        reason: String,
+    },
+
     /// The wished size does not hold the tree.
     #[error("an image of {given} bytes is too small: this tree needs {needed} bytes; give a size of at least that, or \"auto\"")]
     TooSmall {

@@ -7,7 +7,7 @@ use std::os::unix::fs::{symlink, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use layermelt_core::control::Control;
-use layermelt_core::digest::{chain_digest, hex, layer_digest, path_key, Digest};
+use layermelt_core::digest::{chain_digest, hex, layer_digest, path_key, stat_fingerprint, Digest};
 use layermelt_core::layers::MergeOptions;
 use rustix::fs::{Timespec, Timestamps, XattrFlags};
 
@@ -211,3 +211,36 @@ const GOLDEN: &[(&str, &str)] = &[
     ),
     ("/tmp/ä🦀", "0c4dafe0c7a1cb91"),
 ];
+
+#[test]
+fn a_fingerprint_sees_what_an_mtime_hides() {
+    let dir = scratch("digest-stat");
+    let plain = layer(&dir.0, &["a", "b", "c"], |_| {});
+    let root = dir.0.join("layer");
+    let of = |layers: &[PathBuf], threads| {
+        stat_fingerprint(layers, MergeOptions::default(), threads, &Control::default()).unwrap()
+    };
+    let one = std::slice::from_ref(&root);
+    let before = of(one, 1);
+    assert_eq!(before, of(one, 3));
+    assert_ne!(before, of(&[root.clone(), root.clone()], 2));
+
+    // Reading changes nothing (atime), and neither does time passing.
+    fs::read(root.join("a")).unwrap();
+    assert_eq!(before, of(one, 2));
+
+    // Same size, same mtime, other data: ctime tells.
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    let file = fs::File::options().write(true).open(root.join("c"));
+    std::os::unix::fs::FileExt::write_at(&file.unwrap(), b"C", 0).unwrap();
+    settle(&root);
+    assert_ne!(before, of(one, 2));
+    assert_ne!(plain, digest(&root, 2));
+
+    // What has no data is told by the metadata.
+    let before = of(one, 2);
+    fs::remove_file(root.join("symlink")).unwrap();
+    symlink("tarGet", root.join("symlink")).unwrap();
+    settle(&root);
+    assert_ne!(before, of(one, 2));
+}

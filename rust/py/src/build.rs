@@ -168,7 +168,8 @@ fn injection(argument: &FileArgument) -> Injection {
 /// `output`; `target` is its path for messages.
 #[pyfunction]
 #[pyo3(signature = (layers, output, target, *, userxattr, fuse_overlayfs, files, size, free_space, inodes,
-    label, uuid, timestamp, threads, sync, progress, profile="default", journal=None, reserved=0))]
+    label, uuid, timestamp, threads, sync, progress, profile="default", journal=None, reserved=0,
+    check_agent=false))]
 #[expect(
     clippy::too_many_arguments,
     reason = "they are keywords, and Python's function checks them"
@@ -193,6 +194,7 @@ pub(crate) fn build_image(
     profile: &str,
     journal: Option<u64>,
     reserved: u64,
+    check_agent: bool,
 ) -> PyResult<BuildReport> {
     let spec = BuildSpec {
         layers,
@@ -202,6 +204,7 @@ pub(crate) fn build_image(
             ..MergeOptions::default()
         },
         files: files.iter().map(injection).collect(),
+        check_agent,
         image: ImageOptions {
             size: self::size(&size)?,
             free_space,
@@ -228,6 +231,33 @@ pub(crate) fn build_image(
         let area = area_of(&error, &target, &spec.files);
         Failure { error, area }
     })?))
+}
+
+/// Sees that the merged layers can run the agent. Nothing is written.
+#[pyfunction]
+#[pyo3(signature = (layers, *, userxattr, fuse_overlayfs, agent, threads, progress))]
+pub(crate) fn check_agent(
+    py: Python<'_>,
+    layers: Vec<PathBuf>,
+    userxattr: bool,
+    fuse_overlayfs: bool,
+    agent: FileArgument,
+    threads: usize,
+    progress: Option<Py<PyAny>>,
+) -> PyResult<()> {
+    let options = MergeOptions {
+        userxattr,
+        fuse_overlayfs,
+        ..MergeOptions::default()
+    };
+    let agent = injection(&agent);
+    let checked = watch::run(py, progress.as_ref(), |control| {
+        build::check_agent(&layers, options, &agent, threads, control)
+    })?;
+    checked.map_err(|error| {
+        let area = area_of(&error, Path::new(""), std::slice::from_ref(&agent));
+        Failure { error, area }.into()
+    })
 }
 
 /// Merges the layers and counts what is in them: (counts, warnings, seconds).

@@ -59,6 +59,29 @@ pub(crate) fn chain_digest(
     finish(result, Area::Layer)
 }
 
+/// What says without reading data that a chain did not change: 32 bytes.
+#[pyfunction]
+#[pyo3(signature = (layers, *, userxattr, fuse_overlayfs, threads, progress))]
+pub(crate) fn stat_fingerprint(
+    py: Python<'_>,
+    layers: Vec<PathBuf>,
+    userxattr: bool,
+    fuse_overlayfs: bool,
+    threads: usize,
+    progress: Option<Py<PyAny>>,
+) -> PyResult<Bytes> {
+    let threads = effective_threads(threads);
+    let options = MergeOptions {
+        userxattr,
+        fuse_overlayfs,
+        ..MergeOptions::default()
+    };
+    let result = watch::run(py, progress.as_ref(), |control| {
+        digest::stat_fingerprint(&layers, options, threads, control)
+    })?;
+    finish(result, Area::Layer)
+}
+
 /// The digest of a file's data: 32 bytes.
 #[pyfunction]
 #[pyo3(signature = (path, *, threads, progress))]

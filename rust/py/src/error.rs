@@ -93,6 +93,10 @@ fn make(py: Python<'_>, failure: &Failure) -> PyResult<PyErr> {
             details.set_item("path", path)?;
             "InjectionError"
         }
+        Error::Agent { path, .. } => {
+            details.set_item("path", path)?;
+            "AgentError"
+        }
         Error::TooSmall { given, needed } => {
             details.set_item("given", given)?;
             details.set_item("needed", needed)?;

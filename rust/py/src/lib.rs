@@ -14,13 +14,17 @@ use pyo3::prelude::*;
 #[pymodule(gil_used = false)]
 mod _core {
     #[pymodule_export]
-    use crate::build::{build_image, inspect_layers, BuildReport, Counts};
+    use crate::build::{build_image, check_agent, inspect_layers, BuildReport, Counts};
     #[pymodule_export]
     use crate::check::{check_image, has_ext4_magic, ImageReport, Problem};
     #[pymodule_export]
     use crate::clone::{clone_file, CloneReport};
     #[pymodule_export]
-    use crate::digest::{chain_digest, file_digest, layer_digest, path_key};
+    use crate::digest::{chain_digest, file_digest, layer_digest, path_key, stat_fingerprint};
+
+    /// Raised whenever the same input makes other bytes.
+    #[pymodule_export]
+    const FORMAT_EPOCH: u32 = layermelt_core::digest::FORMAT_EPOCH;
 
     /// The version of the whole project.
     #[pymodule_export]

@@ -117,8 +117,12 @@ fn script(line: &[u8], cut: bool) -> Kind {
     let ends = rest.iter().position(|byte| blank(byte) || *byte == 0);
     match ends {
         // Without an end in sight it may be cut off.
-        None if !whole => Kind::Neither("names an interpreter of more than 250 bytes in its #! line"),
-        _ if rest.is_empty() || ends == Some(0) => Kind::Neither("names no interpreter in its #! line"),
+        None if !whole => {
+            Kind::Neither("names an interpreter of more than 250 bytes in its #! line")
+        }
+        _ if rest.is_empty() || ends == Some(0) => {
+            Kind::Neither("names no interpreter in its #! line")
+        }
         _ => Kind::Script(rest[..ends.unwrap_or(rest.len())].to_vec()),
     }
 }
@@ -152,11 +156,15 @@ fn program(file: &mut dyn Bytes, start: &[u8]) -> crate::Result<Kind> {
     }
     let (class, order) = (start[4], start[5]);
     if !matches!(class, 1 | 2) || !matches!(order, 1 | 2) {
-        return Ok(Kind::Neither("is an ELF file of an unknown class or byte order"));
+        return Ok(Kind::Neither(
+            "is an ELF file of an unknown class or byte order",
+        ));
     }
     let numbers = Numbers { big: order == 2 };
     if !matches!(numbers.short(start, 16), ET_EXEC | ET_DYN) {
-        return Ok(Kind::Neither("is an ELF file, but no program (e_type is neither ET_EXEC nor ET_DYN)"));
+        return Ok(Kind::Neither(
+            "is an ELF file, but no program (e_type is neither ET_EXEC nor ET_DYN)",
+        ));
     }
     // Elf32_Ehdr and Elf64_Ehdr: offsets of e_phoff and e_phentsize; length of a header; in it,
     // p_offset and p_filesz.
@@ -169,7 +177,9 @@ fn program(file: &mut dyn Bytes, start: &[u8]) -> crate::Result<Kind> {
     let count = u64::from(numbers.short(start, phentsize + 2));
     let bytes = count * len as u64;
     if usize::from(numbers.short(start, phentsize)) != len || bytes == 0 || bytes > MOST_HEADERS {
-        return Ok(Kind::Neither("is an ELF file, but no program (it has no valid program headers)"));
+        return Ok(Kind::Neither(
+            "is an ELF file, but no program (it has no valid program headers)",
+        ));
     }
     // OK to convert: at most 64 KiB.
     let mut headers = vec![0; bytes as usize];
@@ -192,7 +202,9 @@ fn program(file: &mut dyn Bytes, start: &[u8]) -> crate::Result<Kind> {
     };
     let size = numbers.get(header, filesz_at, wide);
     if !(2..=PATH_MAX).contains(&size) {
-        return Ok(Kind::Neither("is an ELF program whose interpreter's path is too short or too long"));
+        return Ok(Kind::Neither(
+            "is an ELF program whose interpreter's path is too short or too long",
+        ));
     }
     // OK to convert: at most PATH_MAX.
     let mut path = vec![0; size as usize];
@@ -200,7 +212,9 @@ fn program(file: &mut dyn Bytes, start: &[u8]) -> crate::Result<Kind> {
         return Ok(CUT);
     }
     if path.pop() != Some(0) {
-        return Ok(Kind::Neither("is an ELF program whose interpreter's path has no end"));
+        return Ok(Kind::Neither(
+            "is an ELF program whose interpreter's path has no end",
+        ));
     }
     // The kernel takes it for a string of C.
     let end = path.iter().position(|&byte| byte == 0);
@@ -213,4 +227,4 @@ fn program(file: &mut dyn Bytes, start: &[u8]) -> crate::Result<Kind> {
 
 #[cfg(test)]
 #[path = "elf_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -22,7 +22,14 @@ const PROGRAMS: [&[u8]; 4] = [b"/bin/sh", b"/bin/busybox", b"/usr/bin/env", b"/b
 /// Where an image without those keeps its libc, if it has one.
 const LIBRARIES: [&[u8]; 4] = [b"/lib64", b"/lib", b"/usr/lib64", b"/usr/lib"];
 /// Beginnings of the names of a libc and of its interpreter.
-const LIBC: [&[u8]; 6] = [b"ld-linux", b"ld-musl-", b"ld64.so", b"ld.so", b"libc.so.6", b"libc.musl-"];
+const LIBC: [&[u8]; 6] = [
+    b"ld-linux",
+    b"ld-musl-",
+    b"ld64.so",
+    b"ld.so",
+    b"libc.so.6",
+    b"libc.musl-",
+];
 
 /// Sees that the kernel of a guest will be able to start `agent` from this
 /// tree: it is executable, an ELF program of the same machine as the image's
@@ -41,47 +48,59 @@ pub fn check(tree: &Tree, store: &dyn ContentStore, agent: NodeId) -> Result<()>
         reason,
     };
     if tree.node(agent).metadata.permissions & 0o111 == 0 {
-        return Err(refuse("is not executable; give it a mode such as 0755".into()));
+        return Err(refuse(
+            "is not executable; give it a mode such as 0755".into(),
+        ));
     }
     // The agent, then its interpreter, and that one's.
     let mut node = agent;
     let mut subject = String::new();
     for _ in 0..=MOST_INTERPRETERS {
-        let interpreter = match image.look(node)? {
+        let (interpreter, what, last) = match image.look(node)? {
             elf::Kind::Neither(reason) => return Err(refuse(format!("{subject}{reason}"))),
-            elf::Kind::Script(interpreter) => {
-                let what = format!("{subject}is a script for {}", text(&interpreter));
-                (interpreter, what)
+            elf::Kind::Script(path) => {
+                let what = format!("{subject}is a script for {}", text(&path));
+                (path, what, false)
             }
             elf::Kind::Program(program) => {
-                if let Some((path, own)) = image.machine(agent)? {
-                    if own != program.machine {
-                        return Err(refuse(format!(
-                            "{subject}is built for {}, but the image's {path} for {}; \
-                             give an agent of the image's architecture",
-                            program.machine.name(),
-                            own.name()
-                        )));
-                    }
+                if let Some((path, own)) = image
+                    .machine(agent)?
+                    .filter(|(_, own)| *own != program.machine)
+                {
+                    return Err(refuse(format!(
+                        "{subject}is built for {}, but the image's {path} for {}; give an agent of the \
+                         image's architecture",
+                        program.machine.name(),
+                        own.name()
+                    )));
                 }
-                let Some(interpreter) = program.interpreter else {
+                let Some(path) = program.interpreter else {
                     return Ok(());
                 };
-                let named = text(&interpreter);
-                let what = format!("{subject}is dynamically linked and started by {named}");
-                let exists = image.executable(&interpreter);
-                return exists.map(|_| ()).map_err(|lacks| {
-                    refuse(format!("{what}, which {lacks}; give a statically linked agent"))
-                });
+                let what = format!(
+                    "{subject}is dynamically linked and started by {}",
+                    text(&path)
+                );
+                (path, what, true)
             }
         };
-        let (path, what) = interpreter;
-        node = image
-            .executable(&path)
-            .map_err(|lacks| refuse(format!("{what}, which {lacks}")))?;
+        match image.executable(&interpreter) {
+            Ok(_) if last => return Ok(()),
+            Ok(found) => node = found,
+            Err(lacks) => {
+                let advice = if last {
+                    "; give a statically linked agent"
+                } else {
+                    ""
+                };
+                return Err(refuse(format!("{what}, which {lacks}{advice}")));
+            }
+        }
         subject = format!("{what}, which ");
     }
-    Err(refuse("is a script whose interpreters are scripts without end".into()))
+    Err(refuse(
+        "is a script whose interpreters are scripts without end".into(),
+    ))
 }
 
 /// The tree, and one way to its files' data.
@@ -132,48 +151,42 @@ impl Image<'_> {
             }
         }
         for path in LIBRARIES {
-            let Some(directory) = self.tree.resolve(path) else {
-                continue;
-            };
-            if let Some(found) = self.libc_in(directory, &text(path), agent)? {
+            if let Some(found) = self.libc_in(path, agent)? {
                 return Ok(Some(found));
             }
             // Debian keeps it one level further down.
-            for (name, node) in self.entries(directory) {
-                if let Kind::Directory(_) = self.tree.node(node).kind {
-                    let path = format!("{}/{name}", text(path));
-                    if let Some(found) = self.libc_in(node, &path, agent)? {
-                        return Ok(Some(found));
-                    }
+            for name in self.names(path) {
+                if let Some(found) = self.libc_in(&join(path, &name), agent)? {
+                    return Ok(Some(found));
                 }
             }
         }
         Ok(None)
     }
 
-    fn libc_in(
-        &mut self,
-        directory: NodeId,
-        path: &str,
-        agent: NodeId,
-    ) -> Result<Option<(String, Machine)>> {
-        for (name, node) in self.entries(directory) {
-            let is_libc = LIBC.iter().any(|known| name.as_bytes().starts_with(known));
-            if is_libc && matches!(self.tree.node(node).kind, Kind::File { .. }) {
+    fn libc_in(&mut self, directory: &[u8], agent: NodeId) -> Result<Option<(String, Machine)>> {
+        for name in self.names(directory) {
+            if !LIBC.iter().any(|known| name.starts_with(known)) {
+                continue;
+            }
+            let path = join(directory, &name);
+            if let Some(node) = self.tree.resolve(&path) {
                 if let Some(machine) = self.machine_of(node, agent)? {
-                    return Ok(Some((format!("{path}/{name}"), machine)));
+                    return Ok(Some((text(&path), machine)));
                 }
             }
         }
         Ok(None)
     }
 
-    fn entries(&self, directory: NodeId) -> Vec<(String, NodeId)> {
-        let entries = self.tree.directory(directory);
+    /// The names in a directory; none where there is no directory.
+    fn names(&self, directory: &[u8]) -> Vec<Vec<u8>> {
+        let node = self.tree.resolve(directory);
+        let entries = node.and_then(|node| self.tree.directory(node));
         let entries = entries.map_or(&[][..], |directory| &directory.entries);
         entries
             .iter()
-            .map(|entry| (text(self.tree.name(entry.name)), entry.node))
+            .map(|entry| self.tree.name(entry.name).to_vec())
             .collect()
     }
 
@@ -222,6 +235,10 @@ impl Bytes for Reader<'_, '_> {
             },
         }
     }
+}
+
+fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
+    [directory, b"/", name].concat()
 }
 
 fn text(path: &[u8]) -> String {

@@ -56,7 +56,7 @@ pub fn chain_digest(
 }
 
 /// The regular files with data, each inode once, in the order of their paths.
-fn wanted(tree: &Tree) -> Vec<Wanted<'_>> {
+pub(super) fn wanted(tree: &Tree) -> Vec<Wanted<'_>> {
     let mut seen = vec![false; tree.len()];
     let mut wanted = Vec::new();
     let mut pending: Vec<NodeId> = vec![tree.root()];

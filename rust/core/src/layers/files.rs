@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FileType, Mode, OFlags, CWD};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, CWD};
 use rustix::io::Errno;
 
 use super::access::Access;
@@ -30,6 +30,54 @@ impl LayerFiles {
         Self {
             chain,
             noatime: access.noatime,
+        }
+    }
+}
+
+impl LayerFiles {
+    /// For one thread: what the file system says of `tree`'s files now.
+    #[must_use]
+    pub fn statuses<'a>(&'a self, tree: &'a Tree) -> Statuses<'a> {
+        Statuses(LayerOpener {
+            files: self,
+            tree,
+            walker: Walker::new(HELD, OFlags::PATH),
+            noatime: self.noatime,
+        })
+    }
+}
+
+/// Looks at files without opening them.
+pub struct Statuses<'a>(LayerOpener<'a>);
+
+impl std::fmt::Debug for Statuses<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Statuses").finish_non_exhaustive()
+    }
+}
+
+impl Statuses<'_> {
+    /// `None` for a content that lies in no layer.
+    pub fn get(&mut self, content: ContentId) -> Result<Option<Stat>> {
+        let opener = &mut self.0;
+        let Content::Layer {
+            directory, name, ..
+        } = opener.tree.content(content)
+        else {
+            return Ok(None);
+        };
+        opener
+            .walker
+            .route(number(*directory), &Sources(opener.tree));
+        let name = opener.tree.name(*name);
+        let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+        let found = opener
+            .walker
+            .go(&opener.files.chain)
+            .and_then(|directory| rustix::fs::statat(directory, name, flags));
+        match found {
+            Ok(stat) => Ok(Some(stat)),
+            Err(error) => Err(opener.failed(error, content)),
         }
     }
 }
@@ -99,16 +147,7 @@ impl Opener for LayerOpener<'_> {
                 (opened, identity)
             }
         };
-        let file = opened.map_err(|error| match error {
-            // A FIFO, socket or device in its place gives ENXIO.
-            Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NXIO | Errno::NODEV => {
-                Error::LayerChanged {
-                    path: self.path(content),
-                    reason: "it is there no more".into(),
-                }
-            }
-            _ => Error::io("open", self.path(content))(error),
-        })?;
+        let file = opened.map_err(|error| self.failed(error, content))?;
         self.compare(&file, content, size, *identity)?;
         Ok(Opened::File(file))
     }
@@ -155,6 +194,20 @@ impl Opener for LayerOpener<'_> {
 }
 
 impl LayerOpener<'_> {
+    fn failed(&self, error: Errno, content: ContentId) -> Error {
+        let path = self.path(content);
+        match error {
+            // A FIFO, socket or device in its place gives ENXIO.
+            Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NXIO | Errno::NODEV => {
+                Error::LayerChanged {
+                    path,
+                    reason: "it is there no more".into(),
+                }
+            }
+            _ => Error::io("open", path)(error),
+        }
+    }
+
     fn compare(
         &self,
         file: &OwnedFd,

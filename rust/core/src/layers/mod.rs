@@ -40,7 +40,7 @@ use crate::control::{Control, Phase};
 use crate::error::Result;
 use crate::tree::Tree;
 
-pub use files::LayerFiles;
+pub use files::{LayerFiles, Statuses};
 
 /// How a chain's layers are to be understood.
 #[derive(Clone, Copy, Debug, Default)]

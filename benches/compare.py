@@ -126,7 +126,7 @@ def judge(one: Contestant, expected: dump.Tree | None) -> None:
         try:
             with mounts.image(one.image) as root:
                 found = oracle_compare.differences(expected, dump.dump(root))
-            one.tree = "equal" if not found else f"differs in {len(found)} places"
+            one.tree = "equal" if not found else f"{len(found)} difference{'s' if len(found) > 1 else ''}"
             for line in found[:5]:
                 print(f"{one.name}: {line}", file=sys.stderr)
         except (OSError, AssertionError) as error:
@@ -144,7 +144,7 @@ def merged(made: chain.Made) -> Iterator[Path | None]:
         yield mount
 
 
-def report(entrants: list[Contestant], made: chain.Made, rounds: int, out: Path) -> str:
+def report(entrants: list[Contestant], made: chain.Made, rounds: int, machine: list[str]) -> str:
     """The page that goes into benches/reports."""
     manifest = made.manifest
     layer_bytes = sum(manifest["layer_bytes"])
@@ -153,7 +153,7 @@ def report(entrants: list[Contestant], made: chain.Made, rounds: int, out: Path)
         "",
         f"Made by `make bench` (`benches/compare.py`) on {datetime.now(timezone.utc):%Y-%m-%d}.",
         "",
-        *measure.machine(out),
+        *machine,
         (
             f"- Input: {len(manifest['layers'])} layers of Debian packages, {layer_bytes / 1e9:.2f} GB, "
             f"{manifest['entries']:,} entries after the merge (`benches/chain.lock.json`"
@@ -206,6 +206,7 @@ def main() -> None:
     made = chain.make(cache / "bench")
     out = cache / "bench" / "out"
     out.mkdir(exist_ok=True)
+    machine = measure.machine(out)
     try:
         with merged(made) as mount:
             entrants = contestants(made, mount, cache / "peers", out)
@@ -214,7 +215,7 @@ def main() -> None:
             for one in entrants:
                 if not one.failure:
                     judge(one, expected)
-        page = report(entrants, made, arguments.rounds, out)
+        page = report(entrants, made, arguments.rounds, machine)
     finally:
         for image in out.glob("*.ext4"):
             image.unlink()

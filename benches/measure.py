@@ -85,6 +85,7 @@ def machine(folder: Path) -> list[str]:
         f"- CPU: {_cpu_model()}, {os.cpu_count()} cores",
         f"- Memory: {os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB",
         f"- Kernel: {platform.system()} {platform.release()} {platform.machine()}",
+        f"- Load average before: {os.getloadavg()[0]:.1f}",
         f"- Layers and images on: {file_system(folder)}",
         f"- Python {platform.python_version()}, {_first_line(['mke2fs', '-V'])}",
     ]

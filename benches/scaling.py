@@ -83,6 +83,7 @@ def main() -> None:
     arguments = parser.parse_args()
     folder = arguments.cache.resolve() / "scaling"
     folder.mkdir(parents=True, exist_ok=True)
+    machine = measure.machine(folder)
     rows = []
     for files in arguments.sizes:
         layers = make_tree(folder / str(files), files, FILES_PER_DIRECTORY)
@@ -96,7 +97,7 @@ def main() -> None:
             "",
             f"Made by `make bench` (`benches/scaling.py`) on {datetime.now(timezone.utc):%Y-%m-%d}.",
             "",
-            *measure.machine(folder),
+            *machine,
             f"- Two layers; median of {ROUNDS} runs of `layermelt build --no-sync`, whole processes, cache warm",
             "",
             "| | inodes | seconds | µs an inode | peak RSS MiB | budget MiB | phases of the last run, s |",

@@ -54,7 +54,7 @@ format: ## put the sources into shape
 extension: ## build layermelt into .venv
 	@.ci/setup rust
 	@.ci/setup venv
-	@$(VENV)/maturin develop --release --quiet
+	@PIP_QUIET=1 $(VENV)/maturin develop --release --quiet
 
 requirements: ## choose the versions of requirements-dev.lock anew (needs uv)
 	{ head -n 2 requirements-dev.lock; \

@@ -4,15 +4,24 @@ from collections.abc import Callable, Sequence
 from typing import final
 
 __all__ = [
+    "FORMAT_EPOCH",
     "BuildReport",
+    "CloneReport",
     "Counts",
     "ImageReport",
     "Problem",
     "__version__",
     "build_image",
+    "chain_digest",
+    "check_agent",
     "check_image",
+    "clone_file",
+    "file_digest",
     "has_ext4_magic",
     "inspect_layers",
+    "layer_digest",
+    "path_key",
+    "stat_fingerprint",
 ]
 
 __version__: str

@@ -169,6 +169,7 @@ def build_rootfs(
     uuid: str | bytes | _uuid.UUID | None = None,
     threads: int | None = None,
     userxattr: bool | None = None,
+    agent_check: bool = True,
     sync: bool = True,
     progress: Progress | None = None,
 ) -> BuildResult:
@@ -193,6 +194,8 @@ def build_rootfs(
         uuid: The file system's UUID; `None`: one derived from the tree.
         threads: `None`: one for each processor.
         userxattr: Whether the layers' marks are ``user.overlay.*``; `None`: what the store says.
+        agent_check: Whether to see that the image can run the agent: it is of the image's
+            architecture, and static or its interpreter exists in the image.
         sync: Whether to wait until the disk has everything.
         progress: Called some 20 times a second with (phase, units done, units in all or 0).
             What it raises ends the build and is raised here.
@@ -200,13 +203,47 @@ def build_rootfs(
     Raises:
         LayermeltError: One of `layermelt.errors`.
     """
-    clock = _Clock()
-    injected = [_injection(file, "file") for file in files]
+    clock = Clock()
+    options = core_options(
+        agent=agent,
+        files=files,
+        size=size,
+        free_space=free_space,
+        inodes=inodes,
+        label=label,
+        uuid=uuid,
+        threads=threads,
+        agent_check=agent_check,
+        sync=sync,
+        progress=progress,
+    )
+    publication = Publication(output)
+    chain = sources.resolve(source, layers=layers, docker_root=docker_root)
+    marks = sources.choose_marks(chain, userxattr=userxattr)
+    clock.lap("resolve")
+    with publication:
+        return build_into(publication, chain, {**options, "userxattr": marks}, clock)
+
+
+def core_options(
+    *,
+    agent: StrPath | InjectedFile | None,
+    files: Sequence[InjectedFile],
+    size: int | str,
+    free_space: int | str,
+    inodes: int | None,
+    label: str | bytes,
+    uuid: str | bytes | _uuid.UUID | None,
+    threads: int | None,
+    agent_check: bool,
+    sync: bool,
+    progress: Progress | None,
+) -> dict[str, Any]:
+    """The options of `build_rootfs` as the core takes them."""
+    injected = [injection(file, "file") for file in files]
     if agent is not None:
-        if not isinstance(agent, InjectedFile):
-            agent = InjectedFile(settings.AGENT_DESTINATION, source=agent, mode=settings.AGENT_MODE)
-        injected.append(_injection(agent, "agent"))
-    options: dict[str, Any] = {
+        injected.append(injection(agent_file(agent), "agent"))
+    return {
         "files": injected,
         "size": size if size in ("auto", "min") else settings.parse_size(size, "size"),
         "free_space": settings.parse_size(free_space, "free space"),
@@ -214,29 +251,43 @@ def build_rootfs(
         "label": _label(label),
         "uuid": _uuid_bytes(uuid),
         "timestamp": settings.source_date_epoch(),
-        "threads": _threads(threads),
+        "threads": worker_threads(threads),
+        "check_agent": agent is not None and agent_check,
         "sync": sync,
         "progress": progress,
     }
-    publication = Publication(output)
-    chain = sources.resolve(source, layers=layers, docker_root=docker_root)
-    marks = sources.choose_marks(chain, userxattr=userxattr)
-    clock.lap("resolve")
-    with publication:
-        report = _core.build_image(
-            chain.paths(),
-            publication.temporary,
-            publication.target,
-            userxattr=marks,
-            fuse_overlayfs=chain.fuse_overlayfs,
-            **options,
-        )
-        clock.add(report.phases)
-        _demand_sound(publication)
-        clock.lap("check")
-        publication.commit(sync=sync)
-        allocated = publication.allocated_bytes()
-        clock.lap("publish")
+
+
+def agent_file(agent: StrPath | InjectedFile) -> InjectedFile:
+    """The agent, as one file of those to be put in."""
+    if isinstance(agent, InjectedFile):
+        return agent
+    return InjectedFile(settings.AGENT_DESTINATION, source=agent, mode=settings.AGENT_MODE)
+
+
+def build_into(
+    publication: Publication,
+    chain: sources.Chain,
+    options: dict[str, Any],
+    clock: Clock,
+    *,
+    mode: int | None = None,
+) -> BuildResult:
+    """Builds with the core's `options`, checks, and publishes with that mode of the file."""
+    sync = options["sync"]
+    report = _core.build_image(
+        chain.paths(),
+        publication.temporary,
+        publication.target,
+        fuse_overlayfs=chain.fuse_overlayfs,
+        **options,
+    )
+    clock.add(report.phases)
+    _demand_sound(publication)
+    clock.lap("check")
+    publication.commit(sync=sync, mode=mode)
+    allocated = publication.allocated_bytes()
+    clock.lap("publish")
     counts = report.counts
     return BuildResult(
         path=Path(publication.target),
@@ -278,7 +329,7 @@ def inspect_source(
     chain = sources.resolve(source, layers=layers, docker_root=docker_root)
     marks = sources.choose_marks(chain, userxattr=userxattr)
     counts, warnings, seconds = _core.inspect_layers(
-        chain.paths(), userxattr=marks, fuse_overlayfs=chain.fuse_overlayfs, threads=_threads(threads)
+        chain.paths(), userxattr=marks, fuse_overlayfs=chain.fuse_overlayfs, threads=worker_threads(threads)
     )
     return InspectResult(
         source=chain.description,
@@ -297,7 +348,7 @@ def inspect_source(
     )
 
 
-class _Clock:
+class Clock:
     """Seconds by phase."""
 
     def __init__(self) -> None:
@@ -327,7 +378,7 @@ def _demand_sound(publication: Publication) -> None:
         )
 
 
-def _injection(file: InjectedFile, option: str) -> tuple[str | bytes, bytes, int, int, int]:
+def injection(file: InjectedFile, option: str) -> tuple[str | bytes, bytes, int, int, int]:
     """The file as the core takes it."""
     if (file.source is None) == (file.content is None):
         raise InvalidOptionError(
@@ -388,7 +439,7 @@ def _uuid_bytes(uuid: str | bytes | _uuid.UUID | None) -> bytes | None:
         ) from None
 
 
-def _threads(threads: int | None) -> int:
+def worker_threads(threads: int | None) -> int:
     if threads is None:
         return 0
     if not 1 <= threads <= _MAX_THREADS:

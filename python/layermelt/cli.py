@@ -175,6 +175,7 @@ def cli() -> None:
 )
 @click.option("--label", default="", help="The file system's label, at most 16 bytes.")
 @click.option("--uuid", help="The file system's UUID (default: derived from the tree).")
+@click.option("--no-agent-check", is_flag=True, help="Put the agent in even if the image cannot run it.")
 @click.option("--no-sync", is_flag=True, help="Do not wait until the disk has everything.")
 @click.option("-q", "--quiet", is_flag=True, help="No summary on stderr.")
 def build(
@@ -191,6 +192,7 @@ def build(
     uuid: str | None,
     threads: int | None,
     userxattr: bool | None,
+    no_agent_check: bool,
     no_sync: bool,
     as_json: bool,
     quiet: bool,
@@ -212,6 +214,7 @@ def build(
             uuid=uuid,
             threads=threads,
             userxattr=userxattr,
+            agent_check=not no_agent_check,
             sync=not no_sync,
         )
         for warning in result.warnings:

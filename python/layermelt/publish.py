@@ -48,14 +48,20 @@ class Publication:
             write(publication.temporary)
             publication.commit(sync=True)
 
+    Args:
+        output: The path of the image.
+        temporary_name: The temporary file's name, which only the caller will know for a
+            leftover; `None`: one by which the next publication of this target knows it.
+
     Attributes:
         target: The path that is to become the image: absolute, without symlinks.
         temporary: The path of the temporary file.
     """
 
-    def __init__(self, output: str | bytes | os.PathLike[str]) -> None:
+    def __init__(self, output: str | bytes | os.PathLike[str], *, temporary_name: str | None = None) -> None:
         self.target = _real_target(os.fsdecode(output))
         self.temporary = ""
+        self._given = temporary_name
         self._pid = os.getpid()
         directory, name = os.path.split(self.target)
         self._directory = directory
@@ -91,10 +97,13 @@ class Publication:
         if getattr(self, "_pid", None) == os.getpid():
             self._remove()
 
-    def commit(self, *, sync: bool) -> None:
-        """Makes the temporary file the target. With `sync` it is on the disk then, name and all."""
+    def commit(self, *, sync: bool, mode: int | None = None) -> None:
+        """Makes the temporary file the target. With `sync` it is on the disk then, name and all.
+
+        The file gets `mode`, or what the umask leaves of 0644.
+        """
         try:
-            os.fchmod(self._fd, 0o644 & ~_umask())
+            os.fchmod(self._fd, 0o644 & ~_umask() if mode is None else mode)
             if sync:
                 os.fsync(self._fd)
             os.rename(
@@ -113,7 +122,7 @@ class Publication:
     def _create(self) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         for _ in range(_ATTEMPTS):
-            name = f"{self._prefix}{secrets.token_hex(8)}.tmp"
+            name = self._given or f"{self._prefix}{secrets.token_hex(8)}.tmp"
             # Known before it is there: an interrupt may come as soon as it is.
             self.temporary = os.path.join(self._directory, name)
             try:

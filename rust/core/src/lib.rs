@@ -15,5 +15,6 @@ pub mod ext4;
 pub mod layers;
 pub mod sys;
 pub mod tree;
+mod workers;
 
 pub use error::{Error, Result};

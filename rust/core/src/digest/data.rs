@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{FileType, Mode, OFlags};
@@ -20,6 +20,7 @@ use crate::blockio::{next_data, read_exact_at, ContentStore, NextData, Opened, O
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::tree::{Content, ContentId, Extent, Tree};
+use crate::workers;
 
 /// Bytes of a chunk.
 const CHUNK: u64 = 1 << 20;
@@ -142,8 +143,7 @@ pub(super) fn digests(
         next: 0,
         chunk: 0,
     });
-    let failed = AtomicBool::new(false);
-    let work = || -> Result<Found> {
+    let found = workers::run(threads, |failed| {
         let mut worker = Worker {
             files,
             opener: store.opener(tree),
@@ -159,31 +159,11 @@ pub(super) fn digests(
             worker.work(portion)?;
         }
         Ok(worker.found)
-    };
-    let guarded = || {
-        let result = work();
-        if result.is_err() {
-            failed.store(true, Ordering::Relaxed);
-        }
-        result
-    };
-    let mut results = Vec::new();
-    std::thread::scope(|scope| {
-        let others: Vec<_> = (1..threads.max(1)).map(|_| scope.spawn(guarded)).collect();
-        results.push(guarded());
-        for other in others {
-            results.push(
-                other
-                    .join()
-                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
-            );
-        }
-    });
+    })?;
 
     let mut digests = vec![[0; 32]; files.len()];
     let mut chunks: BTreeMap<usize, Vec<(u64, Digest)>> = BTreeMap::new();
-    for found in results {
-        let found = found?;
+    for found in found {
         for (file, digest) in found.whole {
             digests[file] = digest;
         }

@@ -1,5 +1,6 @@
 //! The few system calls that rustix lacks.
 
+pub mod clone_range;
 pub mod xattrat;
 
 use rustix::io;

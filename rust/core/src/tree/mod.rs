@@ -322,27 +322,39 @@ impl Tree {
         Ok(())
     }
 
-    /// A path of the inode for messages: the first name found, lossily
-    /// decoded. It searches the whole tree: not for loops.
+    /// A path of the inode for messages: that of its first name in the order of
+    /// the arena, lossily decoded. It may look through the whole tree once: not
+    /// for loops.
     #[must_use]
     pub fn display_path(&self, wanted: NodeId) -> String {
         if wanted == NodeId::ROOT {
             return "/".into();
         }
-        let mut parts = Vec::new();
-        let mut node = wanted;
-        // Directories know their parent; for others it is searched.
-        while node != NodeId::ROOT {
-            let found = self.nodes().find_map(|(id, _)| {
-                let dir = self.directory(id)?;
-                let entry = dir.entries.iter().find(|entry| entry.node == node)?;
-                Some((id, entry.name))
-            });
-            let Some((parent, name)) = found else {
-                return format!("(inode {} without a name)", wanted.index());
+        let name_in = |directory: &Directory, node: NodeId| {
+            let entry = directory.entries.iter().find(|entry| entry.node == node)?;
+            Some(String::from_utf8_lossy(self.name(entry.name)).into_owned())
+        };
+        // Directories know what holds them; others are searched for.
+        let found = match self.directory(wanted) {
+            Some(directory) => {
+                let holder = self.directory(directory.parent);
+                holder.and_then(|holder| Some((directory.parent, name_in(holder, wanted)?)))
+            }
+            None => self
+                .nodes()
+                .find_map(|(id, _)| Some((id, name_in(self.directory(id)?, wanted)?))),
+        };
+        let Some((mut above, name)) = found else {
+            return format!("(inode {} without a name)", wanted.index());
+        };
+        let mut parts = vec![name];
+        while above != NodeId::ROOT {
+            let Some(directory) = self.directory(above) else {
+                break;
             };
-            parts.push(String::from_utf8_lossy(self.name(name)).into_owned());
-            node = parent;
+            let holder = self.directory(directory.parent);
+            parts.extend(holder.and_then(|holder| name_in(holder, above)));
+            above = directory.parent;
         }
         parts.reverse();
         format!("/{}", parts.join("/"))

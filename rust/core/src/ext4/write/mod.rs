@@ -9,23 +9,33 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
+
+use rustix::io::Errno;
 
 use crate::blockio::{read_exact_at, write_all_at, ContentStore, Opened, Opener};
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::ext4::format::BLOCK_SIZE;
 use crate::ext4::plan::{Plan, Region, Regions};
+use crate::sys::clone_range::clone_range;
+use crate::workers;
 
 /// Blocks of a window: 4 MiB. Larger ones save no calls that matter, smaller
 /// ones make more of them.
 const WINDOW_BLOCKS: u64 = 1024;
 
+/// From this length on sharing blocks is worth a system call: for less, copying
+/// is as fast, and a file system keeps no record of it.
+const SHARE_BYTES: u64 = 64 << 10;
+
 /// What was written.
 #[derive(Clone, Copy, Debug)]
 pub struct Written {
-    /// Bytes.
+    /// Bytes, with those that are shared.
     pub bytes: u64,
+    /// Bytes that are shared with the layers' files.
+    pub cloned: u64,
     /// How the data came over.
     pub method: &'static str,
 }
@@ -50,61 +60,48 @@ pub fn write_image(
         regions,
         rest: None,
     });
-    let failed = AtomicBool::new(false);
-
-    let work = || -> Result<u64> {
-        let mut opener = files.opener(plan.tree());
+    let cloning = AtomicBool::new(true);
+    let done = workers::run(threads, |failed| {
+        let mut worker = Worker {
+            plan,
+            opener: files.opener(plan.tree()),
+            output,
+            path,
+            cloning: &cloning,
+            buffer: vec![0; (WINDOW_BLOCKS * u64::from(BLOCK_SIZE)) as usize],
+            start: 0,
+            filled: 0,
+            done: Done::default(),
+        };
         let mut window = Vec::new();
-        let mut buffer = vec![0; (WINDOW_BLOCKS * u64::from(BLOCK_SIZE)) as usize];
-        let mut written = 0;
         while !failed.load(Ordering::Relaxed) {
             control.check()?;
-            // OK to unwrap: no thread panics while it holds the lock.
-            if !windows
-                .lock()
-                .expect("an unpoisoned lock")
-                .next_window(&mut window)
-            {
+            // The lock is never poisoned: nothing panics while it is held.
+            let mut queue = windows.lock().unwrap_or_else(PoisonError::into_inner);
+            let more = queue.next_window(&mut window);
+            drop(queue);
+            if !more {
                 break;
             }
-            let bytes = fill_window(plan, &mut *opener, &window, &mut buffer)?;
-            write_all_at(output, bytes, window[0].offset(), path)?;
-            written += bytes.len() as u64;
-            control.advance(bytes.len() as u64);
+            worker.carry_out(&window)?;
+            control.advance(window.iter().map(Region::bytes).sum());
         }
-        Ok(written)
-    };
-    let guarded = || {
-        let result = work();
-        if result.is_err() {
-            failed.store(true, Ordering::Relaxed);
-        }
-        result
-    };
-
-    let mut results: Vec<Result<u64>> = Vec::with_capacity(threads);
-    std::thread::scope(|scope| {
-        let others: Vec<_> = (1..threads).map(|_| scope.spawn(guarded)).collect();
-        results.push(guarded());
-        for other in others {
-            results.push(
-                other
-                    .join()
-                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
-            );
-        }
-    });
-    let mut bytes = 0;
-    for result in results {
-        bytes += result?;
-    }
+        Ok(worker.done)
+    })?;
+    let written: u64 = done.iter().map(|done| done.written).sum();
+    let cloned: u64 = done.iter().map(|done| done.cloned).sum();
 
     let mut block = vec![0; superblock.bytes() as usize];
     plan.encode(&superblock, &mut block);
     write_all_at(output, &block, superblock.offset(), path)?;
     Ok(Written {
-        bytes: bytes + superblock.bytes(),
-        method: "read+pwrite",
+        bytes: written + cloned + superblock.bytes(),
+        cloned,
+        method: if cloned > 0 {
+            "reflink, read+pwrite"
+        } else {
+            "read+pwrite"
+        },
     })
 }
 
@@ -139,20 +136,96 @@ impl Windows<'_> {
     }
 }
 
-/// Puts the bytes of a window together.
-fn fill_window<'b>(
-    plan: &Plan<'_>,
-    opener: &mut dyn Opener,
-    window: &[Region],
-    buffer: &'b mut [u8],
-) -> Result<&'b [u8]> {
-    let mut at = 0;
-    for region in window {
-        let end = at + region.bytes() as usize;
-        fill_region(plan, opener, region, &mut buffer[at..end])?;
-        at = end;
+/// What one thread did.
+#[derive(Clone, Copy, Debug, Default)]
+struct Done {
+    written: u64,
+    cloned: u64,
+}
+
+/// One thread's means.
+struct Worker<'a> {
+    plan: &'a Plan<'a>,
+    opener: Box<dyn Opener + 'a>,
+    output: &'a File,
+    path: &'a Path,
+    /// Whether blocks can be shared, as far as is known.
+    cloning: &'a AtomicBool,
+    /// Bytes put together but not written: `filled` of them, for the place
+    /// `start`.
+    buffer: Vec<u8>,
+    start: u64,
+    filled: usize,
+    done: Done,
+}
+
+impl Worker<'_> {
+    /// Writes the regions of a window.
+    fn carry_out(&mut self, window: &[Region]) -> Result<()> {
+        for region in window {
+            if let Some(rest) = self.share(*region)? {
+                self.put(&rest)?;
+            }
+        }
+        self.flush()
     }
-    Ok(&buffer[..at])
+
+    fn put(&mut self, region: &Region) -> Result<()> {
+        if self.filled == 0 {
+            self.start = region.offset();
+        }
+        let end = self.filled + region.bytes() as usize;
+        let out = &mut self.buffer[self.filled..end];
+        fill_region(self.plan, &mut *self.opener, region, out)?;
+        self.filled = end;
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        let bytes = &self.buffer[..self.filled];
+        write_all_at(self.output, bytes, self.start, self.path)?;
+        self.done.written += bytes.len() as u64;
+        self.filled = 0;
+        Ok(())
+    }
+
+    /// Shares the whole blocks of a region with the file they come from, where
+    /// the file systems can. Returns what of it is left to be written.
+    fn share(&mut self, region: Region) -> Result<Option<Region>> {
+        if !self.cloning.load(Ordering::Relaxed) {
+            return Ok(Some(region));
+        }
+        let Some((content, size, offset)) = self.plan.data(&region) else {
+            return Ok(Some(region));
+        };
+        let blocks = (size.saturating_sub(offset) / u64::from(BLOCK_SIZE)).min(region.blocks);
+        let bytes = blocks * u64::from(BLOCK_SIZE);
+        if bytes < SHARE_BYTES {
+            return Ok(Some(region));
+        }
+        let Opened::File(file) = self.opener.open(content, size)? else {
+            return Ok(Some(region));
+        };
+        match clone_range(&file, offset, bytes, self.output, region.offset()) {
+            Ok(()) => {}
+            // Not this one: its file system has larger blocks, or it is a
+            // swap file, or something else of its own.
+            Err(Errno::INVAL | Errno::PERM | Errno::TXTBSY) => return Ok(Some(region)),
+            Err(error @ (Errno::NOSPC | Errno::DQUOT | Errno::IO)) => {
+                return Err(Error::io("write", self.path)(error));
+            }
+            // None at all: another file system, or one that cannot.
+            Err(_) => {
+                self.cloning.store(false, Ordering::Relaxed);
+                return Ok(Some(region));
+            }
+        }
+        self.opener.still_same(content, size, &file)?;
+        self.done.cloned += bytes;
+        self.flush()?;
+        let (_, rest) = region.split(blocks);
+        Ok(rest)
+    }
 }
 
 /// Writes the bytes of one region into `out`, which is as long as it.

@@ -26,8 +26,8 @@ mod size;
 mod validate;
 
 pub use options::{ImageOptions, JournalSize, Profile, Size};
-pub use validate::LINK_MAX;
 pub use regions::{Region, RegionKind, Regions};
+pub use validate::LINK_MAX;
 
 use attributes::Attributes;
 use directories::{Directories, LOST_AND_FOUND_NAME};

@@ -70,7 +70,7 @@ def large(tmp_path: Path) -> list[Path]:
 
 @pytest.mark.root
 @pytest.mark.parametrize("fs", ["tmpfs", "ext4"])
-@pytest.mark.parametrize("old", [None, OLD], ids=["new target", "old target"])
+@pytest.mark.parametrize("old", [None, OLD], ids=["new-target", "old-target"])
 @pytest.mark.parametrize("more", [[], ["--no-sync"]], ids=["sync", "no-sync"])
 def test_full_disk(fs: str, old: bytes | None, more: list[str], large: list[Path], tmp_path: Path) -> None:
     small_one = (

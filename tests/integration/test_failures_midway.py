@@ -214,7 +214,7 @@ def test_killed_at_any_moment(layers: list[Path], memory: Path, judge_image: Jud
 
 
 @pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
-@pytest.mark.parametrize("old", [None, OLD], ids=["new target", "old target"])
+@pytest.mark.parametrize("old", [None, OLD], ids=["new-target", "old-target"])
 def test_stopped_by_a_signal(
     which: signal.Signals, old: bytes | None, layers: list[Path], memory: Path
 ) -> None:

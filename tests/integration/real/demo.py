@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -43,14 +44,17 @@ def title(text: str) -> None:
 def shown(command: list[str]) -> None:
     """Prints a command as one would type it, paths relative to the repository."""
     words = [word.replace(f"{REPOSITORY}/", "") for word in command]
-    words = ["layermelt" if word.endswith("bin/layermelt") else word for word in words]
-    print("$ " + " ".join(words), flush=True)
+    words[0] = Path(words[0]).name
+    print("$ " + shlex.join(words), flush=True)
 
 
 def run(command: list[str]) -> str:
-    """Shows and runs a command of which only stdout is wanted."""
+    """Shows and runs a command; its stderr is told when it fails."""
     shown(command)
-    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise SystemExit(f"exit status {done.returncode}\n{done.stdout}{done.stderr}")
+    return done.stdout.replace(f"{REPOSITORY}/", "")
 
 
 def make_chain(folder: Path) -> store.ChainMaker:
@@ -127,7 +131,7 @@ def check(image: Path) -> None:
     if e2fsck is None:
         print("no e2fsck on this machine")
         return
-    print(run([e2fsck, "-fn", str(image)]).splitlines()[-1].replace(f"{REPOSITORY}/", ""))
+    print(run([e2fsck, "-fn", str(image)]).splitlines()[-1])
 
 
 def list_inside(image: Path) -> None:

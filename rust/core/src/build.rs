@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use crate::control::{Control, Phase};
 use crate::error::Result;
 use crate::ext4::plan::{ImageOptions, Plan};
+use crate::ext4::write::WriteOptions;
 use crate::layers::{self, MergeOptions};
 use crate::tree::inject::Injection;
 use crate::{ext4, tree};
@@ -109,7 +110,17 @@ pub fn build(
 
     clock.enter(Phase::Write);
     control.begin(Phase::Write, plan.bytes_to_write());
-    let written = ext4::write::write_image(&plan, &files, output, output_path, threads, control)?;
+    let written = ext4::write::write_image(
+        &plan,
+        &files,
+        output,
+        output_path,
+        WriteOptions {
+            threads,
+            write_back: spec.sync,
+        },
+        control,
+    )?;
 
     clock.enter(Phase::Sync);
     control.begin(Phase::Sync, 0);

@@ -218,7 +218,13 @@ fn a_fingerprint_sees_what_an_mtime_hides() {
     let plain = layer(&dir.0, &["a", "b", "c"], |_| {});
     let root = dir.0.join("layer");
     let of = |layers: &[PathBuf], threads| {
-        stat_fingerprint(layers, MergeOptions::default(), threads, &Control::default()).unwrap()
+        stat_fingerprint(
+            layers,
+            MergeOptions::default(),
+            threads,
+            &Control::default(),
+        )
+        .unwrap()
     };
     let one = std::slice::from_ref(&root);
     let before = of(one, 1);

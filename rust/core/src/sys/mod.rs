@@ -1,6 +1,7 @@
 //! The few system calls that rustix lacks.
 
 pub mod clone_range;
+pub mod write_back;
 pub mod xattrat;
 
 use rustix::io;

@@ -8,7 +8,7 @@ use std::process::Command;
 use layermelt_core::blockio::{ContentStore, Opened, Opener};
 use layermelt_core::control::Control;
 use layermelt_core::ext4::plan::{ImageOptions, Plan};
-use layermelt_core::ext4::write::{fill_region, write_image, Written};
+use layermelt_core::ext4::write::{fill_region, write_image, WriteOptions, Written};
 use layermelt_core::tree::{
     Content, ContentId, Entry, Kind, Metadata, Node, NodeId, Slot, Timestamp, Tree, Xattr,
     XattrSetId,
@@ -174,7 +174,11 @@ pub fn build_at(
         .open(&path)
         .unwrap();
     let image = Image(path);
-    let written = write_image(&plan, store, &file, &image.0, threads, &Control::default())?;
+    let how = WriteOptions {
+        threads,
+        write_back: false,
+    };
+    let written = write_image(&plan, store, &file, &image.0, how, &Control::default())?;
     assert_eq!(written.bytes, plan.bytes_to_write());
     Ok((image, written))
 }

@@ -19,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::ext4::format::BLOCK_SIZE;
 use crate::ext4::plan::{Plan, Region, Regions};
 use crate::sys::clone_range::clone_range;
+use crate::sys::write_back::begin_write_back;
 use crate::workers;
 
 /// Blocks of a window: 4 MiB. Larger ones save no calls that matter, smaller
@@ -28,6 +29,16 @@ const WINDOW_BLOCKS: u64 = 1024;
 /// From this length on sharing blocks is worth a system call: for less, copying
 /// is as fast, and a file system keeps no record of it.
 const SHARE_BYTES: u64 = 64 << 10;
+
+/// How an image is written.
+#[derive(Clone, Copy, Debug)]
+pub struct WriteOptions {
+    /// Threads that copy.
+    pub threads: usize,
+    /// Whether the disk begins at once with what was written, because its end
+    /// will be waited for.
+    pub write_back: bool,
+}
 
 /// What was written.
 #[derive(Clone, Copy, Debug)]
@@ -47,7 +58,7 @@ pub fn write_image(
     files: &dyn ContentStore,
     output: &File,
     path: &Path,
-    threads: usize,
+    options: WriteOptions,
     control: &Control,
 ) -> Result<Written> {
     output
@@ -61,13 +72,14 @@ pub fn write_image(
         rest: None,
     });
     let cloning = AtomicBool::new(true);
-    let done = workers::run(threads, |failed| {
+    let done = workers::run(options.threads, |failed| {
         let mut worker = Worker {
             plan,
             opener: files.opener(plan.tree()),
             output,
             path,
             cloning: &cloning,
+            write_back: options.write_back,
             buffer: vec![0; (WINDOW_BLOCKS * u64::from(BLOCK_SIZE)) as usize],
             start: 0,
             filled: 0,
@@ -151,6 +163,7 @@ struct Worker<'a> {
     path: &'a Path,
     /// Whether blocks can be shared, as far as is known.
     cloning: &'a AtomicBool,
+    write_back: bool,
     /// Bytes put together but not written: `filled` of them, for the place
     /// `start`.
     buffer: Vec<u8>,
@@ -184,6 +197,10 @@ impl Worker<'_> {
     fn flush(&mut self) -> Result<()> {
         let bytes = &self.buffer[..self.filled];
         write_all_at(self.output, bytes, self.start, self.path)?;
+        if self.write_back {
+            // Not all file systems can; the final sync does what was not begun.
+            let _ = begin_write_back(self.output, self.start, bytes.len() as u64);
+        }
         self.done.written += bytes.len() as u64;
         self.filled = 0;
         Ok(())

@@ -47,7 +47,18 @@ def layers(memory: Path) -> list[Path]:
 
 def start(layers: list[Path], target: Path, *more: str) -> subprocess.Popen[str]:
     command = product.build_command(layers, target, *more)
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Whoever started the tests in the background has had SIGINT ignored.
+        preexec_fn=_default_interrupt,
+    )
+
+
+def _default_interrupt() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def wait_until_copying(directory: Path, building: subprocess.Popen[str]) -> bool:

@@ -82,6 +82,7 @@ def run(command: Sequence[str], log: Path, environment: dict[str, str] | None = 
 def machine(folder: Path) -> list[str]:
     """What a reader must know of the machine, as lines of a markdown list."""
     return [
+        f"- layermelt: {commit()}",
         f"- CPU: {_cpu_model()}, {os.cpu_count()} cores",
         f"- Memory: {os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB",
         f"- Kernel: {platform.system()} {platform.release()} {platform.machine()}",
@@ -89,6 +90,21 @@ def machine(folder: Path) -> list[str]:
         f"- Layers and images on: {file_system(folder)}",
         f"- Python {platform.python_version()}, {_first_line(['mke2fs', '-V'])}",
     ]
+
+
+def commit() -> str:
+    """What is measured: the commit, and whether the tree had changes beyond it."""
+    git = ["git", "-C", str(HERE.parent)]
+    try:
+        name = subprocess.run(
+            [*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
+        )
+        # The reports themselves are what a run changes.
+        status = [*git, "status", "--porcelain", "--untracked-files=no", "--", ".", ":!benches/reports"]
+        changed = subprocess.run(status, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return "not from a clone, commit unknown"
+    return f"commit {name.stdout.strip()}{' with changes' if changed else ''}"
 
 
 def file_system(folder: Path) -> str:

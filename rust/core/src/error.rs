@@ -51,6 +51,13 @@ pub enum Error {
         reason: String,
     },
 
+    /// Something is mounted inside a layer.
+    #[error("{}: something is mounted here, inside a layer, and hides what belongs to it; unmount it", path.display())]
+    MountedOver {
+        /// The mount point.
+        path: PathBuf,
+    },
+
     /// A file changed between the scan of its layer and the copy of its data.
     #[error("{}: changed during the build ({reason}); build from layers that nothing writes to", path.display())]
     LayerChanged {

@@ -77,7 +77,7 @@ fn make(py: Python<'_>, failure: &Failure) -> PyResult<PyErr> {
             }
             "UnreadableError"
         }
-        Error::CorruptLayer { path, .. } => {
+        Error::CorruptLayer { path, .. } | Error::MountedOver { path } => {
             details.set_item("path", path.as_os_str())?;
             "CorruptLayerError"
         }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags, Stat};
 
 use super::access::Access;
+use super::mounts::Mounts;
 use crate::error::{Error, Result, Unreadable};
 
 /// The opened layers, base first.
@@ -39,6 +40,7 @@ impl Chain {
         let mut layers = Vec::with_capacity(paths.len());
         let mut roots = HashMap::new();
         let mut denied = Vec::new();
+        let mounts = Mounts::read();
         for path in paths {
             let root = match rustix::fs::open(path, flags, Mode::empty()) {
                 Ok(root) => root,
@@ -51,6 +53,7 @@ impl Chain {
                 }
                 Err(error) => return Err(Error::io("open", path)(error)),
             };
+            mounts.refuse_inside(path, root.as_fd())?;
             let stat = rustix::fs::fstat(&root).map_err(Error::io("stat", path))?;
             if let Some(other) = roots.insert((stat.st_dev, stat.st_ino), layers.len()) {
                 return Err(overlap(path, &paths[other]));

@@ -58,8 +58,10 @@ pub(super) fn merge(
             .saturating_add(MOST_FREE),
     };
     merger.root(scan)?;
-    merger.run(scan, control)?;
+    let merged = merger.run(scan, control);
+    // What was not seen may be why the merge failed.
     merger.unreadable.into_result()?;
+    merged?;
     Ok((merger.tree, merger.fates))
 }
 
@@ -189,6 +191,9 @@ impl Merger<'_> {
         room.hits.clear();
         let mut fates = Vec::with_capacity(room.members.len());
         for &directory in &room.members {
+            if let (Some(_), Some(some)) = (node, scan.unreadable.get(&directory)) {
+                self.unreadable.absorb(some);
+            }
             let mut fate = Fate::new(node);
             for entry in scan.entries(directory) {
                 let this = scan.entry(entry);
@@ -336,7 +341,7 @@ impl Merger<'_> {
                     self.unreadable.add(
                         scan.directories
                             .path(self.chain, data.directory, scan.name(data.entry)),
-                        rustix::io::Errno::ACCESS.into(),
+                        rustix::io::Errno::ACCESS,
                     );
                 }
                 let same_name = scan.name(data.entry) == self.tree.name(name);

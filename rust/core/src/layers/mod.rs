@@ -23,6 +23,7 @@ mod inspect;
 mod list;
 mod lookup;
 mod merge;
+mod mounts;
 mod place;
 mod redirect;
 mod scan;

@@ -43,7 +43,8 @@ pub(super) struct Shared<'a> {
     wake: Condvar,
     pub(super) xattrs: Mutex<XattrSets>,
     pub(super) devices: Mutex<Vec<u64>>,
-    unreadable: Mutex<Unreadables>,
+    /// What cannot be read, by the directory it is (in).
+    unreadable: Mutex<HashMap<u32, Unreadables>>,
 }
 
 #[derive(Default)]
@@ -132,15 +133,22 @@ pub(super) fn scan(
     if let Some(error) = state.failed {
         return Err(error);
     }
-    let unreadable = shared.unreadable.into_inner();
-    unreadable
-        .unwrap_or_else(PoisonError::into_inner)
-        .into_result()?;
+    let unreadable = shared
+        .unreadable
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner);
+    if state.roots.iter().any(Option::is_none) {
+        let mut all = Unreadables::default();
+        unreadable.values().for_each(|some| all.absorb(some));
+        all.into_result()?;
+    }
     let xattrs = shared
         .xattrs
         .into_inner()
         .unwrap_or_else(PoisonError::into_inner);
-    Ok(assemble(found, state.directories, state.roots, xattrs))
+    let mut scan = assemble(found, state.directories, state.roots, xattrs);
+    scan.unreadable = unreadable;
+    Ok(scan)
 }
 
 /// What one worker brings.
@@ -200,6 +208,7 @@ fn assemble(
         runs,
         parts,
         xattrs,
+        unreadable: HashMap::new(),
     }
 }
 
@@ -409,7 +418,8 @@ impl From<Errno> for ListError {
 
 impl Shared<'_> {
     /// What an error of the kernel on `name` in `directory` means: no
-    /// permission is collected and the scan goes on; anything else ends it.
+    /// permission is collected and the scan goes on, for it may be hidden by a
+    /// higher layer; anything else ends it.
     pub(super) fn failed(
         &self,
         action: &'static str,
@@ -422,7 +432,8 @@ impl Shared<'_> {
                 let path = lock(&self.state)
                     .directories
                     .path(self.chain, directory, name);
-                lock(&self.unreadable).add(path, error.into());
+                let mut unreadable = lock(&self.unreadable);
+                unreadable.entry(directory).or_default().add(path, error);
                 Ok(())
             }
             Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NODATA => {

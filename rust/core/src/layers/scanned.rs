@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use super::chain::Chain;
 use super::entry::{Entry, Flags};
+use super::unreadable::Unreadables;
 use super::walk::{Above, Lineage};
 use crate::tree::{NameRef, Names, XattrSet, XattrSets};
 
@@ -146,6 +147,8 @@ pub(super) struct Scan {
     /// The further parts of large directories, in order.
     pub(super) parts: HashMap<u32, Vec<Run>>,
     pub(super) xattrs: XattrSets,
+    /// What cannot be read, by the directory it is (in).
+    pub(super) unreadable: HashMap<u32, Unreadables>,
 }
 
 impl Scan {

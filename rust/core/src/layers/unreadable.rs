@@ -1,8 +1,9 @@
 //! Collects what cannot be read, so that the user hears of all of it at once.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::path::PathBuf;
+
+use rustix::io::Errno;
 
 use crate::error::{Error, Result, Unreadable};
 
@@ -13,17 +14,25 @@ const SHOWN: usize = 50;
 /// whatever the order in which threads find them.
 #[derive(Debug, Default)]
 pub(super) struct Unreadables {
-    first: BTreeMap<PathBuf, io::Error>,
+    first: BTreeMap<PathBuf, Errno>,
     more: usize,
 }
 
 impl Unreadables {
     /// Adds one. `path` is asked for only when it may be shown.
-    pub(super) fn add(&mut self, path: PathBuf, source: io::Error) {
+    pub(super) fn add(&mut self, path: PathBuf, source: Errno) {
         if self.first.insert(path, source).is_none() && self.first.len() > SHOWN {
             self.first.pop_last();
             self.more += 1;
         }
+    }
+
+    /// Adds all of `other`.
+    pub(super) fn absorb(&mut self, other: &Self) {
+        for (path, &source) in &other.first {
+            self.add(path.clone(), source);
+        }
+        self.more += other.more;
     }
 
     /// An error, if there is one.
@@ -35,7 +44,10 @@ impl Unreadables {
             paths: self
                 .first
                 .into_iter()
-                .map(|(path, source)| Unreadable { path, source })
+                .map(|(path, source)| Unreadable {
+                    path,
+                    source: source.into(),
+                })
                 .collect(),
             more: self.more,
         })

@@ -115,10 +115,14 @@ fn classify<'a>(name: &'a [u8], options: MergeOptions) -> Class<'a> {
     }
 }
 
-/// A metacopy mark is empty, or `struct ovl_metacopy`: version 0, its own
-/// length, flags, digest algorithm, digest (`ovl_check_metacopy_xattr`).
+/// `OVL_METACOPY_MIN_SIZE`
+const METACOPY_MIN: usize = 4;
+
+/// A metacopy mark is empty, or at least as long as the head of
+/// `struct ovl_metacopy`. What is in it the kernel only reads with `verity=on`
+/// (`ovl_check_metacopy_xattr`).
 fn valid_metacopy(value: &[u8]) -> bool {
-    value.is_empty() || (value.len() >= 4 && value[0] == 0 && usize::from(value[1]) == value.len())
+    value.is_empty() || value.len() >= METACOPY_MIN
 }
 
 /// One thread's reader.

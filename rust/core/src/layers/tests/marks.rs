@@ -388,7 +388,7 @@ fn metacopy_without_its_data_is_corrupt() {
         ("valid form", |chain| {
             chain
                 .file(0, "f", "1234")
-                .mark(1, "f", "metacopy", &[0, 9, 0, 0]);
+                .mark(1, "f", "metacopy", &[0, 9, 0]);
         }),
     ];
     for (at, (reason, prepare)) in prepare.iter().enumerate() {

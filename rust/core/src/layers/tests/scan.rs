@@ -221,6 +221,8 @@ fn all_that_cannot_be_read_is_told_at_once() {
     chain
         .dir(0, "closed")
         .dir(1, "p/closed")
+        .dir(0, "closed-and-hidden")
+        .file(1, "closed-and-hidden", "1")
         .file(0, "secret", "1")
         .file(0, "hidden", "1");
     chain
@@ -231,6 +233,7 @@ fn all_that_cannot_be_read_is_told_at_once() {
     let private = fs::Permissions::from_mode(0o000);
     for (layer, path) in [
         (0, "closed"),
+        (0, "closed-and-hidden"),
         (1, "p/closed"),
         (0, "secret"),
         (0, "p/secret"),
@@ -249,12 +252,17 @@ fn all_that_cannot_be_read_is_told_at_once() {
     };
     assert_eq!(
         unreadable(&chain),
-        [chain.path(0, "closed"), chain.path(1, "p/closed")]
+        [
+            chain.path(0, "closed"),
+            chain.path(0, "p/secret"),
+            chain.path(0, "secret"),
+            chain.path(1, "p/closed"),
+        ]
     );
     for (layer, path) in [(0, "closed"), (1, "p/closed")] {
         fs::remove_dir(chain.path(layer, path)).unwrap();
     }
-    // Hidden and empty files are never read.
+    // What is hidden, and empty files, are never read.
     assert_eq!(
         unreadable(&chain),
         [chain.path(0, "p/secret"), chain.path(0, "secret")]
@@ -267,6 +275,7 @@ fn all_that_cannot_be_read_is_told_at_once() {
         (merged.show(), merged.warnings)
     });
     let expected = lines(&[
+        "closed-and-hidden=1",
         "empty=",
         "hidden=new",
         "open=1",

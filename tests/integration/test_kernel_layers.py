@@ -119,3 +119,36 @@ def test_mount_inside_a_layer(over: str, stores: Stores, tmp_path: Path) -> None
     with mounts.image(tmp_path / "image.ext4") as mounted:
         lines = differences(kernel_view, dump(mounted))
     assert not lines, report(lines)
+
+
+def test_more_names_than_ext4_counts(stores: Stores, tmp_path: Path, judge_image: Judge) -> None:
+    """ext4 allows 65,000 names of one inode; XFS took one more, so there are two in the image."""
+    names = 65_001
+    chain = Chain(stores("xfs") / "chain", "xfs")
+    layer = chain.layer()
+    layer.file("f", b"shared", xattrs={"user.a": b"1"})
+    layer.directory("d")
+    directory = os.open(layer.at("d"), os.O_RDONLY)
+    try:
+        for number in range(1, names):
+            os.link(layer.at("f"), str(number), dst_dir_fd=directory)
+    finally:
+        os.close(directory)
+    layers = chain.finish()
+    output = tmp_path / "image.ext4"
+    result = product.build(layers, output)
+    assert [w for w in result.warnings if f"{names} hard links" in w and "2 equal files" in w]
+    judge_image(output)
+    wanted = os.stat(layer.at("f"))
+    with mounts.image(output) as mounted:
+        counts: dict[int, int] = {}
+        for path in [mounted / "f", *(mounted / "d").iterdir()]:
+            found = path.stat()
+            counts[found.st_ino] = counts.get(found.st_ino, 0) + 1
+            if counts[found.st_ino] == 1:
+                assert path.read_bytes() == b"shared"
+                assert os.getxattr(path, "user.a") == b"1"
+                assert found.st_mtime_ns == wanted.st_mtime_ns
+                assert (found.st_mode, found.st_uid) == (wanted.st_mode, wanted.st_uid)
+                assert found.st_nlink in (65_000, 1)
+    assert sorted(counts.values()) == [1, 65_000]

@@ -168,19 +168,3 @@ def subvolumes_have_their_own_inode_numbers(chain: Chain) -> Claims:
     assert first.st_ino == second.st_ino
     assert first.st_dev != second.st_dev
     return {"s0": "file", "s1-link": "file"}
-
-
-@case("2.10", stores=("xfs",), unrepresentable="f")
-def more_links_than_ext4_takes(chain: Chain) -> Claims:
-    """ext4 allows 65,000 names: an error or a split, never a wrong count."""
-    base, top = chain.two()
-    base.file("f")
-    base.directory("d")
-    directory = os.open(base.at("d"), os.O_RDONLY)
-    try:
-        for number in range(65_000):
-            os.link(base.at("f"), str(number), dst_dir_fd=directory)
-    finally:
-        os.close(directory)
-    top.file("other")
-    return {}

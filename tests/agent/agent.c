@@ -3,6 +3,7 @@
  *
  * It says on the console what it finds - the mount it runs on, its own mode, the
  * SHA-256 of the files that the kernel's command line names with agent.hash=PATH -
+ * grows the file system to the disk's size if the command line says agent.grow,
  * leaves one file behind so that writing is seen to work, and powers off.
  * Static, so that it runs in an image without any library.
  */
@@ -13,13 +14,19 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <unistd.h>
 
 #define SELF "/sbin/vm-agent"
 #define LEFT_BEHIND "/agent-was-here"
+#define DISK "/dev/vda"
+/* Of fs/ext4/ext4.h: grows the mounted file system to so many blocks. */
+#define EXT4_IOC_RESIZE_FS _IOW('f', 16, uint64_t)
 
 static void say(const char *format, ...)
 {
@@ -138,7 +145,27 @@ static void say_hash(const char *path)
 	say("sha256 %s %s", hex, path);
 }
 
-static void say_requested_hashes(void)
+static void grow(void)
+{
+	uint64_t bytes, blocks;
+	struct statfs info;
+	int disk = open(DISK, O_RDONLY), root = open("/", O_RDONLY);
+
+	if (disk < 0 || root < 0 || ioctl(disk, BLKGETSIZE64, &bytes) != 0 || fstatfs(root, &info) != 0) {
+		say("FAILED to look at %s: %s", DISK, strerror(errno));
+		return;
+	}
+	blocks = bytes / info.f_bsize;
+	if (ioctl(root, EXT4_IOC_RESIZE_FS, &blocks) != 0 || fstatfs(root, &info) != 0)
+		say("FAILED to grow to %llu blocks: %s", (unsigned long long)blocks, strerror(errno));
+	else
+		say("grown to %llu MiB of %llu", (unsigned long long)(info.f_blocks * info.f_bsize >> 20),
+		    (unsigned long long)(bytes >> 20));
+	close(disk);
+	close(root);
+}
+
+static void do_what_is_requested(void)
 {
 	static char line[8192];
 	FILE *file = fopen("/proc/cmdline", "r");
@@ -151,6 +178,8 @@ static void say_requested_hashes(void)
 	for (char *word = strtok(line, " \n"); word != NULL; word = strtok(NULL, " \n"))
 		if (strncmp(word, "agent.hash=", 11) == 0)
 			say_hash(word + 11);
+		else if (strcmp(word, "agent.grow") == 0)
+			grow();
 }
 
 static void say_root_mount(void)
@@ -205,7 +234,7 @@ int main(void)
 		say("FAILED to mount /proc: %s", strerror(errno));
 	say_root_mount();
 	say_self();
-	say_requested_hashes();
+	do_what_is_requested();
 	leave_a_file();
 	sync();
 	/* As a machine does when it goes down: the journal is left empty. */

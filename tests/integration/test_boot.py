@@ -130,3 +130,28 @@ def test_the_agent_survives_a_hostile_sbin(agent: Path, tmp_path: Path) -> None:
     booted = boot.boot(image, ["/real/programs/vm-agent"])
     assert f"sha256 {digest} /real/programs/vm-agent" in booted.agent, booted.console
     assert booted.agent[-1] == "done", booted.console
+
+
+@pytest.mark.parametrize("gibibytes", [64, 1024])
+def test_grown_by_the_guest(
+    gibibytes: int, agent: Path, tmp_path: Path, judge_image: Callable[[Path], None]
+) -> None:
+    """The disk is larger than the image; the guest's kernel makes the mounted file system fit."""
+    maker = chain(tmp_path)
+    image = tmp_path / "rootfs.ext4"
+    marks = ["--userxattr"] if maker.marks.userxattr else []
+    room = ["--agent", agent, "--no-sync", "--free-space", "192M"]
+    done = product.run(product.command("build", maker.top, "-o", image, *room, *marks))
+    assert done.returncode == 0, done.stderr
+    os.truncate(image, gibibytes << 30)
+    booted = boot.boot(image, ["/usr/share/big"], grow=True)
+    grown = next(line for line in booted.agent if line.startswith("grown to "))
+    _, _, now, _, _, disk = grown.split()
+    assert int(disk) == gibibytes << 10
+    assert int(now) > int(disk) * 97 // 100, booted.console
+    digest = hashlib.sha256((maker.layers[0].diff / "usr/share/big").read_bytes()).hexdigest()
+    assert f"sha256 {digest} /usr/share/big" in booted.agent, booted.console
+    assert "EXT4-fs error" not in booted.console
+    assert "EXT4-fs warning" not in booted.console
+    judge_image(image)
+    assert debugfs(image, f"cat {boot.LEFT_BEHIND}") == "written by the agent\n"

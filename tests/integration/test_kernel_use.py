@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from integration.conftest import Judge, Stores, has_capability
+from integration.conftest import Judge, Stores
 from integration.oracle import judge, kernel, mounts, product
 from integration.oracle.compare import differences, report
 from integration.oracle.dump import dump
@@ -125,31 +125,6 @@ def test_grown_offline(
             lines = differences(before, dump(mounted))
         assert space.f_blocks * space.f_frsize > 19 << 30
         assert not lines, report(lines)
-
-
-@pytest.mark.skipif(
-    not has_capability(CAP_SYS_RESOURCE),
-    reason="online growing needs CAP_SYS_RESOURCE, which this process has not",
-)
-def test_grown_online(
-    image: Path, releases: list[judge.E2fsprogs], tmp_path: Path, judge_image: Judge
-) -> None:
-    with mounts.image(image) as mounted:
-        before = dump(mounted)
-    os.truncate(image, 20 << 30)
-    with writable(image, tmp_path) as (mounted, device):
-        done = releases[0].run("resize2fs", device)
-        assert done.returncode == 0, done.stderr
-        space = os.statvfs(mounted)
-        assert space.f_blocks * space.f_frsize > 19 << 30
-        (mounted / "after").write_bytes(b"grown")
-        (mounted / "after").unlink()
-        os.utime(mounted, ns=(0, before.entries[b""].mtime_ns))
-        os.sync()
-    judge_image(image)
-    with mounts.image(image) as mounted:
-        lines = differences(before, dump(mounted))
-    assert not lines, report(lines)
 
 
 def test_an_image_of_many_groups(stores: Stores, tmp_path: Path, judge_image: Judge) -> None:

@@ -74,10 +74,11 @@ def build_agent(folder: Path) -> Path:
     return agent
 
 
-def boot(image: Path, hashes: Sequence[str] = (), timeout: float = 180) -> Booted:
+def boot(image: Path, hashes: Sequence[str] = (), *, grow: bool = False, timeout: float = 180) -> Booted:
     """Starts a machine from `image`, which it may write to, and waits until it is off.
 
-    `hashes` are paths inside the image whose SHA-256 the agent is to tell.
+    `hashes` are paths inside the image whose SHA-256 the agent is to tell; with `grow` it
+    makes the file system as large as the disk.
     """
     found = kernel()
     assert found is not None, missing()
@@ -85,6 +86,7 @@ def boot(image: Path, hashes: Sequence[str] = (), timeout: float = 180) -> Boote
     # Whatever goes wrong ends the machine at once instead of waiting for a hand.
     words += ["panic=-1", "rootdelay=5"]
     words += [f"agent.hash={path}" for path in hashes]
+    words += ["agent.grow"] if grow else []
     command = ["qemu-system-x86_64", "-accel", "tcg", "-m", "512", "-no-reboot", "-nic", "none"]
     command += ["-display", "none", "-monitor", "none", "-serial", "stdio"]
     command += ["-kernel", str(found[0]), "-initrd", str(found[1]), "-append", " ".join(words)]

@@ -73,6 +73,9 @@ class BuildResult:
         copy_method: How the data came into the image.
         warnings: What the user should know, a sentence each.
         phases: Seconds by phase, in their order.
+        engine: What made the image. Another one than ``native`` does not tell how much it put
+            in: `content` and all counts of entries are 0.
+        injector: What puts files in.
     """
 
     path: Path
@@ -96,6 +99,8 @@ class BuildResult:
     copy_method: str
     warnings: tuple[str, ...]
     phases: Mapping[str, float]
+    engine: str = "native"
+    injector: str = "plan"
 
     @property
     def seconds(self) -> float:
@@ -170,6 +175,9 @@ def build_rootfs(
     threads: int | None = None,
     userxattr: bool | None = None,
     agent_check: bool = True,
+    engine: str = "native",
+    engine_args: Sequence[str] = (),
+    injector: str = "auto",
     sync: bool = True,
     progress: Progress | None = None,
 ) -> BuildResult:
@@ -196,6 +204,13 @@ def build_rootfs(
         userxattr: Whether the layers' marks are ``user.overlay.*``; `None`: what the store says.
         agent_check: Whether to see that the image can run the agent: it is of the image's
             architecture, and static or its interpreter exists in the image.
+        engine: What makes the image: ``"native"``, ``"oci2rootfs"``, or one that was registered
+            (`layermelt.engines`). Others than the native one take none of the options that
+            shape the image.
+        engine_args: Further arguments for an external engine's program.
+        injector: What puts files in: ``"plan"`` (part of a native build), ``"mount"`` (a loop
+            mount of the finished image; needs root), one that was registered, or ``"auto"``:
+            ``plan`` where it can be, else ``mount``.
         sync: Whether to wait until the disk has everything.
         progress: Called some 20 times a second with (phase, units done, units in all or 0).
             What it raises ends the build and is raised here.
@@ -217,11 +232,20 @@ def build_rootfs(
         sync=sync,
         progress=progress,
     )
+    way = None
+    if engine != "native" or engine_args or injector not in ("auto", "plan"):
+        from layermelt.external import choose_way
+
+        way = choose_way(engine, engine_args, injector)
     publication = Publication(output)
     chain = sources.resolve(source, layers=layers, docker_root=docker_root)
     marks = sources.choose_marks(chain, userxattr=userxattr)
     clock.lap("resolve")
     with publication:
+        if way is not None:
+            from layermelt.external import build_externally
+
+            return build_externally(way, publication, chain, {**options, "userxattr": marks}, clock)
         return build_into(publication, chain, {**options, "userxattr": marks}, clock)
 
 
@@ -272,8 +296,12 @@ def build_into(
     clock: Clock,
     *,
     mode: int | None = None,
+    finish: Callable[[], None] | None = None,
 ) -> BuildResult:
-    """Builds with the core's `options`, checks, and publishes with that mode of the file."""
+    """Builds with the core's `options`, checks, and publishes with that mode of the file.
+
+    `finish` is called when the temporary file is an image.
+    """
     sync = options["sync"]
     report = _core.build_image(
         chain.paths(),
@@ -283,6 +311,8 @@ def build_into(
         **options,
     )
     clock.add(report.phases)
+    if finish is not None:
+        finish()
     _demand_sound(publication)
     clock.lap("check")
     publication.commit(sync=sync, mode=mode)

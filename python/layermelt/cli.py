@@ -1,131 +1,63 @@
-"""The command line: ``layermelt build``, ``check`` and ``inspect``."""
+"""The command line. Commands that are not here are files in `layermelt.commands`."""
 
 from __future__ import annotations
 
 import contextlib
-import json
+import importlib
 import os
-import re
 import signal
 import stat
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from layermelt import settings
-from layermelt.errors import InternalError, InvalidOptionError, LayermeltError, OutputError
+from layermelt.console import (
+    EXIT_CODES,
+    PATH,
+    SOURCE_HELP,
+    SizeType,
+    errors,
+    json_option,
+    parse_agent,
+    parse_file,
+    print_json,
+    print_path,
+    print_text,
+    say,
+    size_text,
+    source_options,
+)
+from layermelt.errors import InternalError
 
 if TYPE_CHECKING:
-    from layermelt.builder import BuildResult, InjectedFile, InspectResult
+    from layermelt.builder import BuildResult, InspectResult
     from layermelt.images import ImageReport
-
-    _ParamType = click.ParamType[Any]
-else:
-    # Generic since click 8.2 only.
-    _ParamType = click.ParamType
 
 __all__ = ["cli", "main"]
 
-_EXIT_CODES = """\b
-Exit codes:
-  0    done; for check: the image is sound
-  1    the image is not sound
-  2    wrong usage, or an option's value that cannot be
-  3    the source is missing, of an unknown kind, or inconsistent
-  4    no permission to read something
-  5    a layer is corrupt, or changed during the build
-  6    the image, or its size, cannot hold what is to go in
-  7    a file cannot be put into the image
-  8    the image cannot be written (no room, no such directory, ...)
-  9    an image to be looked at cannot be read
-  10   an external engine cannot make the image
-  70   a fault of layermelt itself
-  130  interrupted (143: terminated)
-"""
-
 _CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
-_SOURCE_HELP = """\b
-SOURCE is one of
-  DIR                   a chain directory: overlay2/<id> of Docker, or overlay/<id>
-                        of containers-storage (podman, buildah, CRI-O)
-  docker:NAME[:TAG]     an image of Docker, also docker:NAME@DIGEST or docker:ID,
-                        read from the data root: no daemon need run
-and is left out when the layers are given with --layer.
-"""
+#: Commands that are files in `layermelt.commands`, read when they are asked for.
+_FILES = ("clone", "hash")
 
 
-class _PathType(_ParamType):
-    """A path: any bytes, nothing is looked at."""
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), *_FILES])
 
-    name = "path"
-
-    def convert(
-        self,
-        value: Any,
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> str:
-        path = os.fsdecode(value)
-        if not path or "\0" in path:
-            self.fail("a path cannot be empty", param, ctx)
-        return path
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _FILES:
+            return super().get_command(ctx, cmd_name)
+        module = importlib.import_module(f"layermelt.commands.{cmd_name}")
+        command = module.command
+        assert isinstance(command, click.Command)
+        return command
 
 
-class _SizeType(_ParamType):
-    """A number of bytes, also with K, M, G or T."""
-
-    name = "size"
-
-    def __init__(self, *words: str) -> None:
-        self._words = words
-
-    def convert(
-        self,
-        value: Any,
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> Any:
-        if value in self._words or isinstance(value, int):
-            return value
-        try:
-            return settings.parse_size(value, "size")
-        except InvalidOptionError as error:
-            words = "".join(f", or {word}" for word in self._words)
-            self.fail(f"{error}{words}", param, ctx)
-
-
-_PATH = _PathType()
-
-
-def _source_options(command: Callable[..., None]) -> Callable[..., None]:
-    """What every command that reads a source takes."""
-    for option in (
-        click.option("--json", "as_json", is_flag=True, help="Print all results as JSON on stdout."),
-        click.option(
-            "--userxattr/--no-userxattr",
-            default=None,
-            help="The layers' marks are user.overlay.* (default: what the store says).",
-        ),
-        click.option("--threads", type=click.IntRange(1, 256), help="Default: one for each processor."),
-        click.option(
-            "--docker-root",
-            type=_PATH,
-            metavar="DIR",
-            help=f"Docker's data root, for docker: (default: {settings.DEFAULT_DOCKER_ROOT}).",
-        ),
-        click.option(
-            "--layer", "layers", type=_PATH, multiple=True, metavar="DIR", help="A layer's tree, base first."
-        ),
-    ):
-        command = option(command)
-    return command
-
-
-@click.group(context_settings=_CONTEXT, epilog=_EXIT_CODES)
+@click.group(cls=_Commands, context_settings=_CONTEXT, epilog=EXIT_CODES)
 @click.option(
     "--version",
     is_flag=True,
@@ -138,10 +70,10 @@ def cli() -> None:
     """Melts a chain of container layers into one bootable ext4 image."""
 
 
-@cli.command(epilog=_EXIT_CODES, short_help="Make an image.", help=f"Makes an ext4 image.\n\n{_SOURCE_HELP}")
-@click.argument("source", type=_PATH, required=False)
-@click.option("-o", "--output", type=_PATH, required=True, metavar="FILE", help="The image to be written.")
-@_source_options
+@cli.command(epilog=EXIT_CODES, short_help="Make an image.", help=f"Makes an ext4 image.\n\n{SOURCE_HELP}")
+@click.argument("source", type=PATH, required=False)
+@click.option("-o", "--output", type=PATH, required=True, metavar="FILE", help="The image to be written.")
+@source_options
 @click.option(
     "--agent",
     metavar="FILE[:DEST]",
@@ -156,7 +88,7 @@ def cli() -> None:
 )
 @click.option(
     "--size",
-    type=_SizeType("auto", "min"),
+    type=SizeType("auto", "min"),
     default="auto",
     show_default=True,
     metavar="auto|min|N",
@@ -164,7 +96,7 @@ def cli() -> None:
 )
 @click.option(
     "--free-space",
-    type=_SizeType(),
+    type=SizeType(),
     default=settings.DEFAULT_FREE_SPACE,
     show_default="256M",
     metavar="N",
@@ -199,14 +131,14 @@ def build(
 ) -> None:
     from layermelt.builder import build_rootfs
 
-    with _errors(as_json=as_json):
+    with errors(as_json=as_json):
         result = build_rootfs(
             source,
             output,
             layers=layers,
             docker_root=docker_root,
-            agent=None if agent is None else _parse_agent(agent),
-            files=[_parse_file(file) for file in files],
+            agent=None if agent is None else parse_agent(agent),
+            files=[parse_file(file) for file in files],
             size=size,
             free_space=free_space,
             inodes=inodes,
@@ -218,18 +150,18 @@ def build(
             sync=not no_sync,
         )
         for warning in result.warnings:
-            _say(f"warning: {warning}")
+            say(f"warning: {warning}")
         if not quiet:
-            _say(_build_summary(result))
+            say(_build_summary(result))
         if as_json:
-            _print_json(result.as_dict())
+            print_json(result.as_dict())
         else:
-            _print_path(os.fspath(result.path))
+            print_path(os.fspath(result.path))
 
 
-@cli.command(epilog=_EXIT_CODES, short_help="Say whether an image is sound.")
-@click.argument("image", type=_PATH)
-@click.option("--json", "as_json", is_flag=True, help="Print all results as JSON on stdout.")
+@cli.command(epilog=EXIT_CODES, short_help="Say whether an image is sound.")
+@click.argument("image", type=PATH)
+@json_option
 def check(image: str, as_json: bool) -> None:
     """Says whether IMAGE, a file or a block device, is a sound ext4.
 
@@ -239,26 +171,26 @@ def check(image: str, as_json: bool) -> None:
     """
     from layermelt.images import check_image
 
-    with _errors(as_json=as_json):
+    with errors(as_json=as_json):
         report = check_image(image)
         if as_json:
-            _print_json(report.as_dict())
+            print_json(report.as_dict())
         elif report.sound:
-            _print_text(f"{image}: sound ext4, {_size(report.size)}, {len(report.features)} features")
+            print_text(f"{image}: sound ext4, {size_text(report.size)}, {len(report.features)} features")
         if not report.sound:
             if not as_json:
-                _say(_problems(report))
+                say(_problems(report))
             raise SystemExit(1)
 
 
 @cli.command(
-    epilog=_EXIT_CODES,
+    epilog=EXIT_CODES,
     short_help="Tell what a source or an image holds.",
     help="Tells what SOURCE holds when it is merged, without writing anything, or what an image says about "
-    f"itself.\n\n{_SOURCE_HELP}",
+    f"itself.\n\n{SOURCE_HELP}",
 )
-@click.argument("source", type=_PATH, required=False, metavar="[SOURCE|IMAGE]")
-@_source_options
+@click.argument("source", type=PATH, required=False, metavar="[SOURCE|IMAGE]")
+@source_options
 def inspect(
     source: str | None,
     layers: tuple[str, ...],
@@ -267,15 +199,15 @@ def inspect(
     threads: int | None,
     as_json: bool,
 ) -> None:
-    with _errors(as_json=as_json):
+    with errors(as_json=as_json):
         if source is not None and not layers and _is_image(source):
             from layermelt.images import check_image
 
             report = check_image(source)
             if as_json:
-                _print_json({"kind": "image", **report.as_dict()})
+                print_json({"kind": "image", **report.as_dict()})
             else:
-                _print_text(_image_text(report))
+                print_text(_image_text(report))
             return
         from layermelt.builder import inspect_source
 
@@ -283,11 +215,11 @@ def inspect(
             source, layers=layers, docker_root=docker_root, threads=threads, userxattr=userxattr
         )
         for warning in result.warnings:
-            _say(f"warning: {warning}")
+            say(f"warning: {warning}")
         if as_json:
-            _print_json({"kind": "source", **result.as_dict()})
+            print_json({"kind": "source", **result.as_dict()})
         else:
-            _print_text(_source_text(result))
+            print_text(_source_text(result))
 
 
 def main() -> NoReturn:
@@ -297,7 +229,7 @@ def main() -> NoReturn:
     try:
         cli.main(prog_name="layermelt", standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt):
-        _say("interrupted")
+        say("interrupted")
         raise SystemExit(130) from None
     except click.ClickException as error:
         with contextlib.suppress(OSError):
@@ -313,7 +245,7 @@ def main() -> NoReturn:
 def _print_version(ctx: click.Context) -> None:
     from layermelt._core import __version__
 
-    _print_text(f"layermelt {__version__}")
+    print_text(f"layermelt {__version__}")
     ctx.exit()
 
 
@@ -325,57 +257,11 @@ def _unexpected(error: BaseException) -> NoReturn:
     """A fault of layermelt itself is one message as well."""
     if os.environ.get("LAYERMELT_TRACEBACK"):
         raise error
-    _say(
+    say(
         f"error: a fault of layermelt itself: {type(error).__name__}: {error}; please report it "
         "(with LAYERMELT_TRACEBACK=1 in the environment it says where)"
     )
     raise SystemExit(InternalError.return_code)
-
-
-@contextlib.contextmanager
-def _errors(*, as_json: bool) -> Iterator[None]:
-    """An error is one message on stderr and an exit code; with --json also an object on stdout."""
-    try:
-        yield
-    except LayermeltError as error:
-        if as_json:
-            _print_json({"error": _error_dict(error)})
-        _say(f"error: {error}")
-        raise SystemExit(error.return_code) from None
-
-
-def _error_dict(error: LayermeltError) -> dict[str, Any]:
-    fields: dict[str, Any] = {
-        "type": type(error).__name__,
-        "message": error.message,
-        "path": error.path,
-        "exit_code": error.return_code,
-    }
-    for name in ("paths", "problems", "given", "needed"):
-        if hasattr(error, name):
-            fields[name] = getattr(error, name)
-    return fields
-
-
-def _parse_agent(text: str) -> InjectedFile:
-    from layermelt.builder import InjectedFile
-
-    source, colon, destination = text.rpartition(":/")
-    if not colon:
-        return InjectedFile(settings.AGENT_DESTINATION, source=text, mode=settings.AGENT_MODE)
-    return InjectedFile("/" + destination, source=source, mode=settings.AGENT_MODE)
-
-
-def _parse_file(text: str) -> InjectedFile:
-    from layermelt.builder import InjectedFile
-
-    match = re.fullmatch(r"(?P<source>.+):(?P<destination>/.*?)(?::(?P<mode>[0-7]{3,5}))?", text, re.DOTALL)
-    if match is None:
-        raise InvalidOptionError(
-            f"invalid --file {text!r}: expected SRC:DEST[:MODE] with an absolute DEST and an octal MODE"
-        )
-    mode = None if match["mode"] is None else settings.parse_mode(match["mode"], "mode in --file")
-    return InjectedFile(match["destination"], source=match["source"], mode=mode)
 
 
 def _is_image(source: str) -> bool:
@@ -387,12 +273,12 @@ def _is_image(source: str) -> bool:
 
 
 def _build_summary(result: BuildResult) -> str:
-    free = f"{_size(result.free_blocks * result.block_size)} and {result.free_inodes:,} inodes free"
+    free = f"{size_text(result.free_blocks * result.block_size)} and {result.free_inodes:,} inodes free"
     return "\n".join(
         (
             result.source,
             _counts(result),
-            f"image {_size(result.size)}, {_size(result.allocated)} on the disk, {free}",
+            f"image {size_text(result.size)}, {size_text(result.allocated)} on the disk, {free}",
             f"{_phases(result.phases)} = {result.seconds:.2f} s ({result.copy_method})",
         )
     )
@@ -402,7 +288,7 @@ def _counts(result: BuildResult | InspectResult) -> str:
     return (
         f"{result.entries:,} entries: {result.files:,} files, {result.directories:,} directories, "
         f"{result.symlinks:,} symlinks, {result.special:,} special, {result.hard_links:,} further hard links; "
-        f"{_size(result.content)} of content"
+        f"{size_text(result.content)} of content"
     )
 
 
@@ -420,7 +306,7 @@ def _source_text(result: InspectResult) -> str:
 def _image_text(report: ImageReport) -> str:
     lines = [
         f"{report.path}: {'sound ext4' if report.sound else 'not sound'}",
-        f"size {_size(report.size)}: {report.blocks:,} blocks of {report.block_size}, {report.free_blocks:,} free",
+        f"size {size_text(report.size)}: {report.blocks:,} blocks of {report.block_size}, {report.free_blocks:,} free",
         f"inodes {report.inodes:,} of {report.inode_size} bytes, {report.free_inodes:,} free",
         f"uuid {report.uuid}, label {report.label!r}",
         f"journal {report.journal}, {report.state}",
@@ -437,73 +323,6 @@ def _problems(report: ImageReport) -> str:
     if report.more_problems:
         lines.append(f"  and {report.more_problems:,} more")
     return "\n".join(lines)
-
-
-def _size(count: int) -> str:
-    number = float(count)
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if number < 1024:
-            return f"{count} bytes" if unit == "bytes" else f"{number:.1f} {unit}"
-        number /= 1024
-    return f"{number:.1f} TiB"
-
-
-def _printable(text: str) -> str:
-    """Without what a terminal would obey, or an encoding could not say: names are anyone's."""
-    escaped = (
-        char
-        if char.isprintable() or char in "\n\t"
-        else char.encode("utf-8", "surrogateescape").decode("latin-1").encode("unicode_escape").decode()
-        if len(char.encode("utf-8", "surrogateescape")) == 1
-        else char.encode("unicode_escape").decode()
-        for char in text
-    )
-    return "".join(escaped)
-
-
-def _say(text: str) -> None:
-    """To stderr. That it is closed is no reason to fail."""
-    with contextlib.suppress(OSError, ValueError):
-        _write(sys.stderr, f"layermelt: {_printable(text)}\n")
-
-
-def _print_text(text: str) -> None:
-    with _results():
-        _write(sys.stdout, _printable(text) + "\n")
-
-
-def _print_json(value: dict[str, Any]) -> None:
-    # ASCII: every locale can say it, and "\udcff" stands for the byte 0xff as in os.fsdecode.
-    with _results():
-        _write(sys.stdout, json.dumps(value, indent=2) + "\n")
-
-
-def _print_path(path: str) -> None:
-    """The path itself, byte for byte: it is meant for programs."""
-    with _results():
-        click.echo(os.fsencode(path) + b"\n", nl=False)
-
-
-@contextlib.contextmanager
-def _results() -> Iterator[None]:
-    """What is to be read on stdout: that it cannot be written there is a failure."""
-    try:
-        yield
-    except OSError as error:
-        # Python would try again while it exits, and complain.
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, 1)
-        os.close(null)
-        if isinstance(error, BrokenPipeError):
-            raise SystemExit(128 + signal.SIGPIPE) from None
-        _say(f"error: cannot write the results to stdout: {error.strerror}")
-        raise SystemExit(OutputError.return_code) from None
-
-
-def _write(stream: Any, text: str) -> None:
-    encoding = getattr(stream, "encoding", None) or "ascii"
-    stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
-    stream.flush()
 
 
 if __name__ == "__main__":

@@ -115,6 +115,20 @@ class Publication:
         except OSError as error:
             raise self._failed("write", self.target, error) from None
 
+    def adopt(self) -> None:
+        """Takes the temporary file as it is now: another program may have put a new one there."""
+        try:
+            flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+            fd = os.open(os.path.basename(self.temporary), flags, dir_fd=self._dir_fd)
+        except OSError as error:
+            raise self._failed("open", self.temporary, error) from None
+        if self._is_named(self._fd, os.path.basename(self.temporary)):
+            os.close(fd)
+            return
+        _lock(fd)
+        os.close(self._fd)
+        self._fd = fd
+
     def allocated_bytes(self) -> int:
         """What the file takes of the disk: holes are free."""
         return os.fstat(self._fd).st_blocks * 512

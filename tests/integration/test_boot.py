@@ -140,8 +140,8 @@ def test_grown_by_the_guest(
     maker = chain(tmp_path)
     image = tmp_path / "rootfs.ext4"
     marks = ["--userxattr"] if maker.marks.userxattr else []
-    room = ["--agent", agent, "--no-sync", "--free-space", "192M"]
-    done = product.run(product.command("build", maker.top, "-o", image, *room, *marks))
+    room = ["--no-sync", "--free-space", "192M"]
+    done = product.run(product.command("build", maker.top, "-o", image, "--agent", agent, *room, *marks))
     assert done.returncode == 0, done.stderr
     os.truncate(image, gibibytes << 30)
     booted = boot.boot(image, ["/usr/share/big"], grow=True)

@@ -175,9 +175,9 @@ def test_version() -> None:
     ],
 )
 def test_files(text: str, source: str, destination: str, mode: int | None) -> None:
-    from layermelt.cli import _parse_file
+    from layermelt.console import parse_file
 
-    file = _parse_file(text)
+    file = parse_file(text)
     assert (file.source, file.destination, file.mode) == (source, destination, mode)
 
 
@@ -192,9 +192,9 @@ def test_files(text: str, source: str, destination: str, mode: int | None) -> No
     ],
 )
 def test_agents(text: str, source: str, destination: str) -> None:
-    from layermelt.cli import _parse_agent
+    from layermelt.console import parse_agent
 
-    file = _parse_agent(text)
+    file = parse_agent(text)
     assert (file.source, file.destination, file.mode) == (source, destination, 0o755)
 
 

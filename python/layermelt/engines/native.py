@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 
-from layermelt import _core, settings, sources
+from layermelt import _core, builder, settings, sources
 from layermelt.errors import EngineTimeoutError, InvalidOptionError, from_os_error
 from layermelt.helpers import StopCheck
 
@@ -39,22 +39,22 @@ class NativeEngine:
             raise from_os_error(
                 "output", f"cannot write {output}: {error.strerror}", output, error.errno
             ) from None
-        report = _core.build_image(
-            chain.paths(),
-            output,
-            output,
-            userxattr=chain.userxattr,
-            fuse_overlayfs=chain.fuse_overlayfs,
-            files=[],
+        options = builder.core_options(
+            agent=None,
+            files=(),
             size="auto",
             free_space=settings.DEFAULT_FREE_SPACE,
             inodes=None,
-            label=b"",
+            label="",
             uuid=None,
-            timestamp=settings.source_date_epoch(),
-            threads=0,
+            threads=None,
+            agent_check=False,
             sync=False,
             progress=_watch(layer, timeout, should_stop),
+        )
+        marks = sources.choose_marks(chain, userxattr=None)
+        report = _core.build_image(
+            chain.paths(), output, output, userxattr=marks, fuse_overlayfs=chain.fuse_overlayfs, **options
         )
         return [*chain.warnings, *report.warnings]
 

@@ -1,0 +1,257 @@
+"""What the commands share: options, texts, results, and how errors are told."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from layermelt import settings
+from layermelt.errors import InvalidOptionError, LayermeltError, OutputError
+
+if TYPE_CHECKING:
+    from layermelt.builder import InjectedFile
+
+    _ParamType = click.ParamType[Any]
+else:
+    # Generic since click 8.2 only.
+    _ParamType = click.ParamType
+
+__all__ = [
+    "EXIT_CODES",
+    "PATH",
+    "SOURCE_HELP",
+    "SizeType",
+    "errors",
+    "json_option",
+    "parse_agent",
+    "parse_file",
+    "print_json",
+    "print_path",
+    "print_text",
+    "say",
+    "size_text",
+    "source_options",
+]
+
+EXIT_CODES = """\b
+Exit codes:
+  0    done; for check: the image is sound
+  1    the image is not sound
+  2    wrong usage, or an option's value that cannot be
+  3    the source is missing, of an unknown kind, or inconsistent
+  4    no permission to read something
+  5    a layer is corrupt, or changed during the build
+  6    the image, or its size, cannot hold what is to go in
+  7    a file cannot be put into the image
+  8    the image cannot be written (no room, no such directory, ...)
+  9    an image to be looked at cannot be read
+  10   an external engine cannot make the image
+  70   a fault of layermelt itself
+  130  interrupted (143: terminated)
+"""
+
+SOURCE_HELP = """\b
+SOURCE is one of
+  DIR                   a chain directory: overlay2/<id> of Docker, or overlay/<id>
+                        of containers-storage (podman, buildah, CRI-O)
+  docker:NAME[:TAG]     an image of Docker, also docker:NAME@DIGEST or docker:ID,
+                        read from the data root: no daemon need run
+and is left out when the layers are given with --layer.
+"""
+
+
+class _PathType(_ParamType):
+    """A path: any bytes, nothing is looked at."""
+
+    name = "path"
+
+    def convert(
+        self,
+        value: Any,
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> str:
+        path = os.fsdecode(value)
+        if not path or "\0" in path:
+            self.fail("a path cannot be empty", param, ctx)
+        return path
+
+
+class SizeType(_ParamType):
+    """A number of bytes, also with K, M, G or T."""
+
+    name = "size"
+
+    def __init__(self, *words: str) -> None:
+        self._words = words
+
+    def convert(
+        self,
+        value: Any,
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Any:
+        """See `click.ParamType.convert`."""
+        if value in self._words or isinstance(value, int):
+            return value
+        try:
+            return settings.parse_size(value, "size")
+        except InvalidOptionError as error:
+            words = "".join(f", or {word}" for word in self._words)
+            self.fail(f"{error}{words}", param, ctx)
+
+
+PATH = _PathType()
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print all results as JSON on stdout.")
+
+
+def source_options(command: Callable[..., None]) -> Callable[..., None]:
+    """What every command that reads a source takes."""
+    for option in (
+        json_option,
+        click.option(
+            "--userxattr/--no-userxattr",
+            default=None,
+            help="The layers' marks are user.overlay.* (default: what the store says).",
+        ),
+        click.option("--threads", type=click.IntRange(1, 256), help="Default: one for each processor."),
+        click.option(
+            "--docker-root",
+            type=PATH,
+            metavar="DIR",
+            help=f"Docker's data root, for docker: (default: {settings.DEFAULT_DOCKER_ROOT}).",
+        ),
+        click.option(
+            "--layer", "layers", type=PATH, multiple=True, metavar="DIR", help="A layer's tree, base first."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@contextlib.contextmanager
+def errors(*, as_json: bool) -> Iterator[None]:
+    """An error is one message on stderr and an exit code; with --json also an object on stdout."""
+    try:
+        yield
+    except LayermeltError as error:
+        if as_json:
+            print_json({"error": _error_dict(error)})
+        say(f"error: {error}")
+        raise SystemExit(error.return_code) from None
+
+
+def _error_dict(error: LayermeltError) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "type": type(error).__name__,
+        "message": error.message,
+        "path": error.path,
+        "exit_code": error.return_code,
+    }
+    for name in ("paths", "problems", "given", "needed"):
+        if hasattr(error, name):
+            fields[name] = getattr(error, name)
+    return fields
+
+
+def parse_agent(text: str) -> InjectedFile:
+    """The file that ``--agent FILE[:DEST]`` means."""
+    from layermelt.builder import InjectedFile
+
+    source, colon, destination = text.rpartition(":/")
+    if not colon:
+        return InjectedFile(settings.AGENT_DESTINATION, source=text, mode=settings.AGENT_MODE)
+    return InjectedFile("/" + destination, source=source, mode=settings.AGENT_MODE)
+
+
+def parse_file(text: str) -> InjectedFile:
+    """The file that ``--file SRC:DEST[:MODE]`` means."""
+    from layermelt.builder import InjectedFile
+
+    match = re.fullmatch(r"(?P<source>.+):(?P<destination>/.*?)(?::(?P<mode>[0-7]{3,5}))?", text, re.DOTALL)
+    if match is None:
+        raise InvalidOptionError(
+            f"invalid --file {text!r}: expected SRC:DEST[:MODE] with an absolute DEST and an octal MODE"
+        )
+    mode = None if match["mode"] is None else settings.parse_mode(match["mode"], "mode in --file")
+    return InjectedFile(match["destination"], source=match["source"], mode=mode)
+
+
+def size_text(count: int) -> str:
+    """A number of bytes as people read it."""
+    number = float(count)
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if number < 1024:
+            return f"{count} bytes" if unit == "bytes" else f"{number:.1f} {unit}"
+        number /= 1024
+    return f"{number:.1f} TiB"
+
+
+def _printable(text: str) -> str:
+    """Without what a terminal would obey, or an encoding could not say: names are anyone's."""
+    escaped = (
+        char
+        if char.isprintable() or char in "\n\t"
+        else char.encode("utf-8", "surrogateescape").decode("latin-1").encode("unicode_escape").decode()
+        if len(char.encode("utf-8", "surrogateescape")) == 1
+        else char.encode("unicode_escape").decode()
+        for char in text
+    )
+    return "".join(escaped)
+
+
+def say(text: str) -> None:
+    """To stderr. That it is closed is no reason to fail."""
+    with contextlib.suppress(OSError, ValueError):
+        _write(sys.stderr, f"layermelt: {_printable(text)}\n")
+
+
+def print_text(text: str) -> None:
+    """Results for people go to stdout; what they cannot say there is escaped."""
+    with _results():
+        _write(sys.stdout, _printable(text) + "\n")
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """Results for programs go to stdout, on one line."""
+    # ASCII: every locale can say it, and "\udcff" stands for the byte 0xff as in os.fsdecode.
+    with _results():
+        _write(sys.stdout, json.dumps(value, indent=2) + "\n")
+
+
+def print_path(path: str) -> None:
+    """The path itself, byte for byte: it is meant for programs."""
+    with _results():
+        click.echo(os.fsencode(path) + b"\n", nl=False)
+
+
+@contextlib.contextmanager
+def _results() -> Iterator[None]:
+    """What is to be read on stdout: that it cannot be written there is a failure."""
+    try:
+        yield
+    except OSError as error:
+        # Python would try again while it exits, and complain.
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 1)
+        os.close(null)
+        if isinstance(error, BrokenPipeError):
+            raise SystemExit(128 + signal.SIGPIPE) from None
+        say(f"error: cannot write the results to stdout: {error.strerror}")
+        raise SystemExit(OutputError.return_code) from None
+
+
+def _write(stream: Any, text: str) -> None:
+    encoding = getattr(stream, "encoding", None) or "ascii"
+    stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+    stream.flush()

@@ -19,8 +19,6 @@ from integration.oracle.layer import Chain
 
 pytestmark = pytest.mark.root
 
-CAP_SYS_RESOURCE = 24
-
 #: What images of the default profile are made of: no more, or old kernels and
 #: old e2fsprogs refuse them.
 FEATURES = {

@@ -40,7 +40,7 @@ def _in(
 MIDWAY = "tests/integration/test_failures_midway.py"
 FAILURES = "tests/integration/test_failures.py"
 
-_CHAR_00 = "if kind == Type::CharDevice && entry.size == 0 {"
+_CHAR_00 = "if kind == Type::CharDevice && entry.size == 0 && !shared.options.raw {"
 _OPAQUE = "if scan.is_opaque(entry) {\n            break;"
 
 #: An empty name is refused when it is looked up as well.

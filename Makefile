@@ -4,8 +4,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help demo test bench lint format extension requirements clean
 
-# cargo may be installed for the user only.
-export PATH := $(PATH):$(HOME)/.cargo/bin
+# cargo may be installed for the user only; Debian keeps e2fsck out of an ordinary user's way.
+export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/sbin:/sbin
 # maturin installs into the environment this names.
 export VIRTUAL_ENV := $(CURDIR)/.venv
 unexport PYTHONPATH PYTHONHOME CONDA_PREFIX

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -70,3 +72,10 @@ def test_what_is_missing_is_one_message(command: list[str], tmp_path: Path) -> N
     assert f"{tmp_path}/none" in done.stderr
     assert "Traceback" not in done.output
     assert os.listdir(tmp_path) == []
+
+
+def test_the_module_is_the_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "layermelt", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"layermelt {_core.__version__}\n"

@@ -298,6 +298,9 @@ def many_files(directory: Path) -> Path:
 
 def test_progress_is_told_and_may_stop_the_build(target: Path, tmp_path: Path) -> None:
     layer = many_files(tmp_path / "many")
+    # Progress is told each 50 ms: so many bytes take longer than that.
+    with (layer / "large").open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, 256 << 20)
     seen: list[tuple[str, int, int]] = []
     for _ in range(20):
         build_rootfs(None, target, layers=[layer], sync=False, progress=lambda *told: seen.append(told))
@@ -306,15 +309,15 @@ def test_progress_is_told_and_may_stop_the_build(target: Path, tmp_path: Path) -
     assert seen
     assert {phase for phase, _, _ in seen} <= {"scan", "merge", "plan", "write", "sync"}
     assert min(done for _, done, _ in seen) >= 0
-    old = sha256(target)
 
     def stop(*_told: object) -> None:
         raise LookupError("enough")
 
     stopped = 0
-    for _ in range(20):
+    for attempt in range(20):
+        old = sha256(target)
         try:
-            build_rootfs(None, target, layers=[layer], sync=False, progress=stop, label="new")
+            build_rootfs(None, target, layers=[layer], sync=False, progress=stop, label=f"new {attempt}")
         except LookupError:
             stopped += 1
             assert sha256(target) == old

@@ -17,7 +17,8 @@ from layermelt import settings
 from layermelt.errors import InvalidOptionError, LayermeltError, OutputError
 
 if TYPE_CHECKING:
-    from layermelt.builder import InjectedFile
+    from layermelt.builder import BuildResult, InjectedFile, InspectResult
+    from layermelt.images import ImageReport
 
     _ParamType = click.ParamType[Any]
 else:
@@ -29,6 +30,7 @@ __all__ = [
     "PATH",
     "SOURCE_HELP",
     "SizeType",
+    "counts_text",
     "errors",
     "json_option",
     "parse_agent",
@@ -36,6 +38,7 @@ __all__ = [
     "print_json",
     "print_path",
     "print_text",
+    "problems_text",
     "say",
     "size_text",
     "source_options",
@@ -255,3 +258,21 @@ def _write(stream: Any, text: str) -> None:
     encoding = getattr(stream, "encoding", None) or "ascii"
     stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
     stream.flush()
+
+
+def counts_text(result: BuildResult | InspectResult) -> str:
+    """What is in a tree, in a line."""
+    return (
+        f"{result.entries:,} entries: {result.files:,} files, {result.directories:,} directories, "
+        f"{result.symlinks:,} symlinks, {result.special:,} special, {result.hard_links:,} further hard links; "
+        f"{size_text(result.content)} of content"
+    )
+
+
+def problems_text(report: ImageReport) -> str:
+    """What is wrong with an image, a line each."""
+    lines = [f"{report.path}: not a sound ext4"]
+    lines += [f"  {problem.code}: {problem.text}" for problem in report.problems]
+    if report.more_problems:
+        lines.append(f"  and {report.more_problems:,} more")
+    return "\n".join(lines)

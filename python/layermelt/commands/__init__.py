@@ -1,4 +1,4 @@
 """Commands of the command line, a file each: its `command` is the command.
 
-They are named in `layermelt.cli`, which imports one when it is asked for.
+A file here is a command of that name; `layermelt.cli` imports it when it is asked for.
 """

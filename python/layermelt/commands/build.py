@@ -1,0 +1,140 @@
+"""``layermelt build SOURCE``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import click
+
+from layermelt import settings
+from layermelt.console import (
+    EXIT_CODES,
+    PATH,
+    SOURCE_HELP,
+    SizeType,
+    counts_text,
+    errors,
+    parse_agent,
+    parse_file,
+    print_json,
+    print_path,
+    say,
+    size_text,
+    source_options,
+)
+
+if TYPE_CHECKING:
+    from layermelt.builder import BuildResult
+
+__all__ = ["command"]
+
+
+@click.command(
+    "build", epilog=EXIT_CODES, short_help="Make an image.", help=f"Makes an ext4 image.\n\n{SOURCE_HELP}"
+)
+@click.argument("source", type=PATH, required=False)
+@click.option("-o", "--output", type=PATH, required=True, metavar="FILE", help="The image to be written.")
+@source_options
+@click.option(
+    "--agent",
+    metavar="FILE[:DEST]",
+    help=f"A program to put in, 0755 and root's (default for DEST: {settings.AGENT_DESTINATION}).",
+)
+@click.option(
+    "--file",
+    "files",
+    multiple=True,
+    metavar="SRC:DEST[:MODE]",
+    help="A further file to put in, root's (default for MODE: 0755 if it is executable, else 0644).",
+)
+@click.option(
+    "--size",
+    type=SizeType("auto", "min"),
+    default="auto",
+    show_default=True,
+    metavar="auto|min|N",
+    help="Size of the image: N bytes (K, M, G, T are binary), as small as can be, or that and --free-space.",
+)
+@click.option(
+    "--free-space",
+    type=SizeType(),
+    default=settings.DEFAULT_FREE_SPACE,
+    show_default="256M",
+    metavar="N",
+    help="Bytes that are free in an image of --size auto; they take no room on the disk.",
+)
+@click.option(
+    "--inodes", type=click.IntRange(1, (1 << 32) - 1), metavar="N", help="Inodes there are to be at least."
+)
+@click.option("--label", default="", help="The file system's label, at most 16 bytes.")
+@click.option("--uuid", help="The file system's UUID (default: derived from the tree).")
+@click.option("--no-agent-check", is_flag=True, help="Put the agent in even if the image cannot run it.")
+@click.option("--no-sync", is_flag=True, help="Do not wait until the disk has everything.")
+@click.option("-q", "--quiet", is_flag=True, help="No summary on stderr.")
+def command(
+    source: str | None,
+    *,
+    output: str,
+    layers: tuple[str, ...],
+    docker_root: str | None,
+    agent: str | None,
+    files: tuple[str, ...],
+    size: int | str,
+    free_space: int,
+    inodes: int | None,
+    label: str,
+    uuid: str | None,
+    threads: int | None,
+    userxattr: bool | None,
+    no_agent_check: bool,
+    no_sync: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Makes an image."""
+    from layermelt.builder import build_rootfs
+
+    with errors(as_json=as_json):
+        result = build_rootfs(
+            source,
+            output,
+            layers=layers,
+            docker_root=docker_root,
+            agent=None if agent is None else parse_agent(agent),
+            files=[parse_file(file) for file in files],
+            size=size,
+            free_space=free_space,
+            inodes=inodes,
+            label=label,
+            uuid=uuid,
+            threads=threads,
+            userxattr=userxattr,
+            agent_check=not no_agent_check,
+            sync=not no_sync,
+        )
+        for warning in result.warnings:
+            say(f"warning: {warning}")
+        if not quiet:
+            say(_summary(result))
+        if as_json:
+            print_json(result.as_dict())
+        else:
+            print_path(os.fspath(result.path))
+
+
+def _summary(result: BuildResult) -> str:
+    free = f"{size_text(result.free_blocks * result.block_size)} and {result.free_inodes:,} inodes free"
+    return "\n".join(
+        (
+            result.source,
+            counts_text(result),
+            f"image {size_text(result.size)}, {size_text(result.allocated)} on the disk, {free}",
+            f"{_phases(result.phases)} = {result.seconds:.2f} s ({result.copy_method})",
+        )
+    )
+
+
+def _phases(phases: Mapping[str, float]) -> str:
+    return " + ".join(f"{name} {seconds:.2f}" for name, seconds in phases.items())

@@ -1,0 +1,43 @@
+"""``layermelt check IMAGE``."""
+
+from __future__ import annotations
+
+import click
+
+from layermelt.console import (
+    EXIT_CODES,
+    PATH,
+    errors,
+    json_option,
+    print_json,
+    print_text,
+    problems_text,
+    say,
+    size_text,
+)
+
+__all__ = ["command"]
+
+
+@click.command("check", epilog=EXIT_CODES, short_help="Say whether an image is sound.")
+@click.argument("image", type=PATH)
+@json_option
+def command(image: str, *, as_json: bool) -> None:
+    """Says whether IMAGE, a file or a block device, is a sound ext4.
+
+    It compares the magic number, the checksums of the superblock, of every group's descriptor and
+    bitmaps and of the root directory's inode, the free counts, the features and the geometry
+    against the file's size. Files' data and other inodes are left to e2fsck.
+    """
+    from layermelt.images import check_image
+
+    with errors(as_json=as_json):
+        report = check_image(image)
+        if as_json:
+            print_json(report.as_dict())
+        elif report.sound:
+            print_text(f"{image}: sound ext4, {size_text(report.size)}, {len(report.features)} features")
+        if not report.sound:
+            if not as_json:
+                say(problems_text(report))
+            raise SystemExit(1)

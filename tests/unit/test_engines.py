@@ -384,6 +384,71 @@ def test_the_native_engine(chain: str, target: Path) -> None:
         raise KeyError
 
 
+def test_a_fingerprint_is_of_what_makes_the_bytes(
+    script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fingerprint(program: str, *arguments: str) -> str:
+        return engines.find_engine("oci2rootfs", oci2rootfs=program, engine_args=arguments).fingerprint()
+
+    program = script("echo one")
+    first = fingerprint(program)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.symlink_to(program)
+    assert fingerprint(os.fspath(elsewhere)) == first
+    given = [first, fingerprint(program, "--size"), fingerprint(program, "--size", "2G")]
+    given += [fingerprint(program, "--size 2G"), fingerprint(program, "--size\n2G", "\udcff")]
+    script("echo two")
+    given.append(fingerprint(program))
+    assert len(set(given)) == len(given)
+    assert all(text.startswith("oci2rootfs ") and "\n" not in text for text in given)
+    assert all(text.isascii() for text in given)
+    with pytest.raises(errors.EngineNotFoundError):
+        fingerprint("/nonexistent/oci2rootfs")
+
+    native = engines.find_engine("native").fingerprint()
+    assert native == engines.find_engine("native", oci2rootfs=program).fingerprint()
+    assert layermelt.__version__ in native
+    monkeypatch.setattr("layermelt._core.FORMAT_EPOCH", layermelt._core.FORMAT_EPOCH + 1)
+    assert engines.find_engine("native").fingerprint() != native
+
+
+def test_a_third_engine_is_one_class(
+    chain: str, target: Path, sound: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("layermelt.engines._registered", {})
+
+    @engines.register_engine
+    class Copier:
+        name = "copier"
+
+        def __init__(self, *, program: str | None = None, arguments: Sequence[str] = ()) -> None:
+            self.given = (program, tuple(arguments))
+
+        def build(
+            self,
+            layer: str,
+            output: str,
+            *,
+            timeout: float | None = None,
+            should_stop: Callable[[], object] | None = None,
+        ) -> list[str]:
+            assert layer == chain
+            Path(output).write_bytes(sound.read_bytes())
+            return ["it is only a copy"]
+
+        def fingerprint(self) -> str:
+            return "copier 1"
+
+    assert engines.engine_names() == ("native", "oci2rootfs", "copier")
+    found = engines.find_engine("copier", oci2rootfs="p", engine_args=["a"])
+    assert isinstance(found, Copier)
+    assert found.given == ("p", ("a",))
+    result = layermelt.build_rootfs(chain, target, engine="copier", sync=False)
+    assert (result.engine, result.injector, result.warnings) == ("copier", "mount", ("it is only a copy",))
+    assert target.read_bytes() == sound.read_bytes()
+    assert layermelt.check_image(target).sound
+
+
 def test_an_engine_that_is_not_known() -> None:
     with pytest.raises(errors.InvalidOptionError, match="expected one of native, oci2rootfs"):
         engines.find_engine("mkfs")

@@ -54,6 +54,18 @@ class Engine(Protocol):
         """
         ...
 
+    def fingerprint(self) -> str:
+        """What the bytes of an image hang on beside the chain: part of the key of a cache.
+
+        Two engines of one fingerprint make the same image of the same chain. It is text of
+        one line without further meaning, and begins with the engine's name.
+
+        Raises:
+            EngineError: The engine's program is not there, or may not be executed.
+            LayermeltError: It cannot be read.
+        """
+        ...
+
 
 class EngineClass(Protocol):
     """What makes an engine: usually its class."""

@@ -58,6 +58,10 @@ class NativeEngine:
         )
         return [*chain.warnings, *report.warnings]
 
+    def fingerprint(self) -> str:
+        """See `layermelt.engines.Engine`: the version, and the epoch of the image's format."""
+        return f"{self.name} {_core.__version__} format {_core.FORMAT_EPOCH}"
+
 
 def _watch(
     layer: str, timeout: float | None, should_stop: StopCheck | None

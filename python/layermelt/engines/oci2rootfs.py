@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import signal
@@ -115,6 +116,15 @@ class Oci2RootfsEngine:
             raise _cannot_start(program, error.errno or 0) from None
         _demand_success(program, ended)
         return self._judge(program, output)
+
+    def fingerprint(self) -> str:
+        """See `layermelt.engines.Engine`: the digest of the program's file, and its arguments.
+
+        Of a script, or a program with shared libraries, it is that file alone.
+        """
+        digest = _core.file_digest(self.find(), threads=0, progress=None).hex()
+        # JSON: one line, and no two lists of arguments look alike.
+        return f"{self.name} {digest} {json.dumps(self._arguments)}"
 
     def _judge(self, program: str, output: str) -> list[str]:
         """What is wrong with the image; an error when it is none."""

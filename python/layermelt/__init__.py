@@ -16,9 +16,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from layermelt import errors
     from layermelt._core import __version__
-    from layermelt.builder import BuildResult, InjectedFile, InspectResult, build_rootfs, inspect_source
+    from layermelt.builder import build_rootfs, inspect_source
+    from layermelt.convert import convert_layer_to_rootfs
     from layermelt.errors import LayermeltError
     from layermelt.images import ImageReport, Problem, check_image, has_ext4_magic
+    from layermelt.options import InjectedFile
+    from layermelt.results import BuildResult, InspectResult
+    from layermelt.settings import Settings
 
 __all__ = [
     "BuildResult",
@@ -27,9 +31,11 @@ __all__ = [
     "InspectResult",
     "LayermeltError",
     "Problem",
+    "Settings",
     "__version__",
     "build_rootfs",
     "check_image",
+    "convert_layer_to_rootfs",
     "errors",
     "has_ext4_magic",
     "inspect_source",
@@ -37,15 +43,17 @@ __all__ = [
 
 # Names are imported when they are asked for: `import layermelt` costs a millisecond.
 _HOMES = {
-    "BuildResult": "builder",
+    "BuildResult": "results",
     "ImageReport": "images",
-    "InjectedFile": "builder",
-    "InspectResult": "builder",
+    "InjectedFile": "options",
+    "InspectResult": "results",
     "LayermeltError": "errors",
     "Problem": "images",
+    "Settings": "settings",
     "__version__": "_core",
     "build_rootfs": "builder",
     "check_image": "images",
+    "convert_layer_to_rootfs": "convert",
     "has_ext4_magic": "images",
     "inspect_source": "builder",
 }

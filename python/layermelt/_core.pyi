@@ -13,6 +13,7 @@ __all__ = [
     "__version__",
     "build_image",
     "chain_digest",
+    "chain_of",
     "check_agent",
     "check_image",
     "clone_file",
@@ -20,6 +21,7 @@ __all__ = [
     "has_ext4_magic",
     "inspect_layers",
     "layer_digest",
+    "layer_fingerprint",
     "path_key",
     "stat_fingerprint",
 ]
@@ -143,7 +145,12 @@ def check_agent(
     progress: Callable[[str, int, int], object] | None,
 ) -> None: ...
 def inspect_layers(
-    layers: Sequence[str], *, userxattr: bool, fuse_overlayfs: bool, threads: int
+    layers: Sequence[str],
+    *,
+    userxattr: bool,
+    fuse_overlayfs: bool,
+    threads: int,
+    progress: Callable[[str, int, int], object] | None = None,
 ) -> tuple[Counts, list[str], float]: ...
 def has_ext4_magic(path: str, /) -> bool: ...
 def check_image(path: str, /) -> ImageReport: ...
@@ -187,5 +194,9 @@ def stat_fingerprint(
     threads: int,
     progress: Callable[[str, int, int], object] | None,
 ) -> bytes: ...
+def layer_fingerprint(
+    layer: str, *, threads: int, progress: Callable[[str, int, int], object] | None
+) -> tuple[bytes, int | None]: ...
+def chain_of(layers: Sequence[bytes], *, userxattr: bool, fuse_overlayfs: bool) -> bytes: ...
 def file_digest(path: str, *, threads: int, progress: Callable[[str, int, int], object] | None) -> bytes: ...
 def path_key(path: str, /) -> str: ...

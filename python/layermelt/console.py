@@ -17,8 +17,9 @@ from layermelt import settings
 from layermelt.errors import InvalidOptionError, LayermeltError, OutputError
 
 if TYPE_CHECKING:
-    from layermelt.builder import BuildResult, InjectedFile, InspectResult
     from layermelt.images import ImageReport
+    from layermelt.options import InjectedFile
+    from layermelt.results import BuildResult, InspectResult
 
     _ParamType = click.ParamType[Any]
 else:
@@ -169,7 +170,7 @@ def _error_dict(error: LayermeltError) -> dict[str, Any]:
 
 def parse_agent(text: str) -> InjectedFile:
     """The file that ``--agent FILE[:DEST]`` means."""
-    from layermelt.builder import InjectedFile
+    from layermelt.options import InjectedFile
 
     source, colon, destination = text.rpartition(":/")
     if not colon:
@@ -179,7 +180,7 @@ def parse_agent(text: str) -> InjectedFile:
 
 def parse_file(text: str) -> InjectedFile:
     """The file that ``--file SRC:DEST[:MODE]`` means."""
-    from layermelt.builder import InjectedFile
+    from layermelt.options import InjectedFile
 
     match = re.fullmatch(r"(?P<source>.+):(?P<destination>/.*?)(?::(?P<mode>[0-7]{3,5}))?", text, re.DOTALL)
     if match is None:

@@ -119,6 +119,6 @@ def _path(path: StrPath) -> str:
 
 
 def _threads(threads: int | None) -> int:
-    from layermelt.builder import worker_threads
+    from layermelt.options import worker_threads
 
     return worker_threads(threads)

@@ -58,6 +58,7 @@ __all__ = [
     "InvalidOptionError",
     "LayerChangedError",
     "LayerError",
+    "LayerNotFoundError",
     "LayerReadError",
     "LayermeltError",
     "LoopDeviceError",
@@ -148,6 +149,10 @@ class SourceError(LayermeltError):
 
 class SourceNotFoundError(SourceError, FileNotFoundError):
     """The source, or a part of it that must be there, is missing."""
+
+
+class LayerNotFoundError(SourceNotFoundError):
+    """The layer directory to be converted is missing."""
 
 
 class UnsupportedSourceError(SourceError):

@@ -9,7 +9,21 @@ from typing import Any, NamedTuple
 
 from layermelt import _core
 
-__all__ = ["ImageReport", "Problem", "check_image", "has_ext4_magic"]
+__all__ = ["ImageReport", "Problem", "check_image", "grave_problems", "has_ext4_magic"]
+
+#: What a check may find that neither the kernel nor a guest minds: e2fsck would put it right, or
+#: the first mount does. All else means that the image is not to be used.
+_HARMLESS = frozenset(
+    {
+        "bitmap-padding",
+        "free-blocks",
+        "free-inodes",
+        "group-flags",
+        "needs-recovery",
+        "no-journal",
+        "not-clean",
+    }
+)
 
 
 class Problem(NamedTuple):
@@ -133,3 +147,8 @@ def check_image(path: str | bytes | os.PathLike[str]) -> ImageReport:
         journal=f"device {_uuid.UUID(device)}" if kind == "device" else report.journal,
         state=report.state,
     )
+
+
+def grave_problems(report: ImageReport) -> tuple[Problem, ...]:
+    """What is wrong with an image so that it is not to be used."""
+    return tuple(problem for problem in report.problems if problem.code not in _HARMLESS)

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import os
 import re
 import secrets
 import stat
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from layermelt.errors import (
     LayermeltError,
@@ -26,16 +25,43 @@ from layermelt.errors import (
     OutputNotFoundError,
     from_os_error,
 )
+from layermelt.locks import is_named, try_lock
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Publication"]
+__all__ = ["Publication", "TemporaryNames"]
 
 #: Names have at most 255 bytes; this leaves room for what is put around one.
 _MAX_KEPT = 200
 _ATTEMPTS = 100
 _UMASK = re.compile(rb"^Umask:\s*([0-7]+)$", re.MULTILINE)
+
+
+class TemporaryNames(Protocol):
+    """The names of temporary files."""
+
+    def make(self) -> str:
+        """A new name."""
+        ...
+
+    def matches(self, name: str) -> bool:
+        """Whether a file of that name is a temporary file that this made, in any process."""
+        ...
+
+
+class _TargetNames:
+    """Names by which the next publication of a target knows its leftovers."""
+
+    def __init__(self, name: str) -> None:
+        self._prefix = _temporary_prefix(name)
+
+    def make(self) -> str:
+        return f"{self._prefix}{secrets.token_hex(8)}.tmp"
+
+    def matches(self, name: str) -> bool:
+        rest = name.removeprefix(self._prefix)
+        return rest != name and re.fullmatch(r"[0-9a-f]{16}\.tmp", rest, re.ASCII) is not None
 
 
 class Publication:
@@ -50,23 +76,24 @@ class Publication:
 
     Args:
         output: The path of the image.
-        temporary_name: The temporary file's name, which only the caller will know for a
-            leftover; `None`: one by which the next publication of this target knows it.
+        names: Makes and knows the temporary files' names; `None`: those by which the next
+            publication of this target knows them.
 
     Attributes:
         target: The path that is to become the image: absolute, without symlinks.
         temporary: The path of the temporary file.
     """
 
-    def __init__(self, output: str | bytes | os.PathLike[str], *, temporary_name: str | None = None) -> None:
+    def __init__(
+        self, output: str | bytes | os.PathLike[str], *, names: TemporaryNames | None = None
+    ) -> None:
         self.target = _real_target(os.fsdecode(output))
         self.temporary = ""
-        self._given = temporary_name
         self._pid = os.getpid()
         directory, name = os.path.split(self.target)
         self._directory = directory
         self._name = name
-        self._prefix = _temporary_prefix(name)
+        self._names = _TargetNames(name) if names is None else names
         self._dir_fd = -1
         self._fd = -1
 
@@ -122,10 +149,10 @@ class Publication:
             fd = os.open(os.path.basename(self.temporary), flags, dir_fd=self._dir_fd)
         except OSError as error:
             raise self._failed("open", self.temporary, error) from None
-        if self._is_named(self._fd, os.path.basename(self.temporary)):
+        if is_named(self._fd, os.path.basename(self.temporary), dir_fd=self._dir_fd):
             os.close(fd)
             return
-        _lock(fd)
+        try_lock(fd)
         os.close(self._fd)
         self._fd = fd
 
@@ -136,7 +163,7 @@ class Publication:
     def _create(self) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         for _ in range(_ATTEMPTS):
-            name = self._given or f"{self._prefix}{secrets.token_hex(8)}.tmp"
+            name = self._names.make()
             # Known before it is there: an interrupt may come as soon as it is.
             self.temporary = os.path.join(self._directory, name)
             try:
@@ -145,7 +172,7 @@ class Publication:
                 self.temporary = ""
                 continue
             # Until it is locked, somebody who sweeps may take it for a leftover.
-            if _lock(self._fd) is not False and self._is_named(self._fd, name):
+            if try_lock(self._fd) is not False and is_named(self._fd, name, dir_fd=self._dir_fd):
                 return
             os.close(self._fd)
             self._fd = -1
@@ -155,28 +182,20 @@ class Publication:
     def _sweep(self) -> None:
         """Removes what killed builds of this target left. Nothing here is an error."""
         with os.scandir(self._directory) as entries:
-            names = [entry.name for entry in entries if self._is_temporary(entry.name)]
+            names = [entry.name for entry in entries if self._names.matches(entry.name)]
         for name in names:
             flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
             with contextlib.suppress(OSError):
                 fd = os.open(name, flags, dir_fd=self._dir_fd)
                 try:
-                    if stat.S_ISREG(os.fstat(fd).st_mode) and _lock(fd) is True and self._is_named(fd, name):
+                    if (
+                        stat.S_ISREG(os.fstat(fd).st_mode)
+                        and try_lock(fd) is True
+                        and is_named(fd, name, dir_fd=self._dir_fd)
+                    ):
                         os.unlink(name, dir_fd=self._dir_fd)
                 finally:
                     os.close(fd)
-
-    def _is_temporary(self, name: str) -> bool:
-        rest = name.removeprefix(self._prefix)
-        return rest != name and re.fullmatch(r"[0-9a-f]{16}\.tmp", rest, re.ASCII) is not None
-
-    def _is_named(self, fd: int, name: str) -> bool:
-        """Whether the open file still has that name."""
-        try:
-            there = os.stat(name, dir_fd=self._dir_fd, follow_symlinks=False)
-        except FileNotFoundError:
-            return False
-        return os.path.samestat(there, os.fstat(fd))
 
     def _remove(self) -> None:
         if self.temporary:
@@ -244,17 +263,6 @@ def _temporary_prefix(name: str) -> str:
         digest = hashlib.blake2b(raw, digest_size=8).hexdigest()
         raw = raw[: _MAX_KEPT - 17] + b"-" + digest.encode()
     return f".{os.fsdecode(raw)}."
-
-
-def _lock(fd: int) -> bool | None:
-    """Whether the file's lock was taken; `None` where the file system has no locks."""
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return None
-    return True
 
 
 def _umask() -> int:

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from layermelt.errors import InvalidOptionError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = [
     "AGENT_DESTINATION",
     "AGENT_MODE",
+    "CACHE_VARIABLE",
     "DEFAULT_DOCKER_ROOT",
     "DEFAULT_FREE_SPACE",
+    "FORMER_BUSYBOX",
+    "FORMER_OCI2ROOTFS",
     "MAX_LABEL",
     "MAX_LAYERS",
+    "OCI2ROOTFS_VARIABLE",
+    "SYSTEM_CACHE",
+    "Settings",
+    "busybox",
+    "default_cache_dir",
     "default_docker_root",
     "parse_mode",
     "parse_size",
@@ -32,6 +46,17 @@ MAX_LABEL = 16
 #: The kernel's overlayfs takes as many lower layers (``OVL_MAX_STACK``).
 MAX_LAYERS = 500
 
+#: The environment variable that names the program oci2rootfs.
+OCI2ROOTFS_VARIABLE = "LAYERMELT_OCI2ROOTFS"
+#: Where older agents keep it.
+FORMER_OCI2ROOTFS = "/arcbox/bin/oci2rootfs"
+#: Where older agents expect it.
+FORMER_BUSYBOX = "/bin/busybox"
+#: The environment variable that names the cache's directory.
+CACHE_VARIABLE = "LAYERMELT_CACHE_DIR"
+#: The cache of root.
+SYSTEM_CACHE = "/var/cache/layermelt"
+
 _SUFFIXES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _SIZE = re.compile(r"([0-9]{1,20})(?:([KMGT])(?:iB|B)?|B)?", re.ASCII | re.IGNORECASE)
 _MODE = re.compile(r"(?:0o)?([0-7]{1,5})", re.ASCII)
@@ -42,6 +67,134 @@ _MAX_BYTES = (1 << 63) - 1
 def default_docker_root() -> str:
     """The data root of Docker that is meant when none is named."""
     return os.environ.get("LAYERMELT_DOCKER_ROOT") or DEFAULT_DOCKER_ROOT
+
+
+def busybox() -> str | None:
+    """Path of busybox, where one is named; else it is looked for."""
+    return os.environ.get("LAYERMELT_BUSYBOX") or None
+
+
+def default_cache_dir() -> str:
+    """Where the cache is that is meant when none is named."""
+    named = os.environ.get(CACHE_VARIABLE)
+    if named:
+        return named
+    if os.geteuid() == 0:
+        return SYSTEM_CACHE
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(base):
+        # The specification: a relative one is invalid and is to be ignored.
+        base = os.path.join(os.path.expanduser("~"), ".cache")
+    return os.path.join(base, "layermelt")
+
+
+#: A setting that is not given.
+_UNSET: Any = type("Unset", (), {"__repr__": lambda _self: "<unset>"})()
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How `layermelt.convert_layer_to_rootfs` works.
+
+    Each value is the argument's, else that of the environment variable ``LAYERMELT_`` and the
+    name in capitals, else the default.
+
+    Attributes:
+        cache_dir: The directory of the images.
+        agent: The program that is put at ``/sbin/vm-agent``.
+        oci2rootfs: The program of the engine of that name. With the default it is looked for:
+            on PATH, then there.
+        busybox: The program that the injector ``mount`` mounts with; the machine's own ``mount``
+            where it is missing.
+        engine: What makes the image: ``native``, ``oci2rootfs`` or a registered one.
+        injector: What puts the agent in: ``auto``, ``plan``, ``mount`` or a registered one.
+        key: What an image is named by: ``path`` (of the layer, as older agents do: what lies
+            there is not looked at), ``content`` or ``stat`` (see `layermelt.build_rootfs` and
+            `layermelt.digests.stat_fingerprint`).
+        verify: Whether an image in the cache must be sound to be used, or need only look like
+            an ext4.
+        agent_check: Whether to see that the image can run the agent.
+        timeout: Seconds that one conversion may take; `None`: as long as it takes.
+    """
+
+    cache_dir: str = _UNSET
+    agent: str = _UNSET
+    oci2rootfs: str = _UNSET
+    busybox: str = _UNSET
+    engine: str = _UNSET
+    injector: str = _UNSET
+    key: str = _UNSET
+    verify: bool = _UNSET
+    agent_check: bool = _UNSET
+    timeout: float | None = _UNSET
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value is _UNSET:
+                value = _from_environment(field.name)
+            object.__setattr__(self, field.name, _setting(field.name, value))
+
+    @classmethod
+    def legacy(cls, **arguments: Any) -> Self:
+        """The way of older agents: an external oci2rootfs, a loop mount, named by the path."""
+        return cls(**{"engine": "oci2rootfs", "injector": "mount", "key": "path", **arguments})
+
+
+_DEFAULTS: dict[str, Any] = {
+    "cache_dir": "/arcbox/bin",
+    "agent": "/arcbox/bin/vm-agent",
+    "oci2rootfs": FORMER_OCI2ROOTFS,
+    "busybox": FORMER_BUSYBOX,
+    "engine": "native",
+    "injector": "auto",
+    "key": "path",
+    "verify": True,
+    "agent_check": True,
+    "timeout": None,
+}
+_KEYS = ("path", "content", "stat")
+_WORDS = {
+    "1": True,
+    "true": True,
+    "yes": True,
+    "on": True,
+    "0": False,
+    "false": False,
+    "no": False,
+    "off": False,
+}
+
+
+def _from_environment(name: str) -> Any:
+    text = os.environ.get(f"LAYERMELT_{name.upper()}")
+    return text or _DEFAULTS[name]
+
+
+def _setting(name: str, value: Any) -> Any:
+    """A setting's value in its own type, or what is wrong with it."""
+    variable = f"LAYERMELT_{name.upper()}"
+    if name in ("verify", "agent_check"):
+        word = _WORDS.get(value.lower()) if isinstance(value, str) else value
+        if not isinstance(word, bool):
+            raise InvalidOptionError(f"invalid {name} {value!r} (or {variable}): expected 1 or 0")
+        return word
+    if name == "timeout":
+        if value is None:
+            return None
+        try:
+            seconds = float(value)
+        except (TypeError, ValueError):
+            seconds = -1.0
+        if not seconds > 0:
+            raise InvalidOptionError(f"invalid timeout {value!r} (or {variable}): expected seconds above 0")
+        return seconds
+    text = os.fsdecode(value)
+    if not text or "\0" in text:
+        raise InvalidOptionError(f"invalid {name} {text!r} (or {variable}): expected a path or a name")
+    if name == "key" and text not in _KEYS:
+        raise InvalidOptionError(f"invalid key {text!r} (or {variable}): expected one of {', '.join(_KEYS)}")
+    return text
 
 
 def parse_size(value: int | str, option: str) -> int:

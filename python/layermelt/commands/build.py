@@ -26,7 +26,7 @@ from layermelt.console import (
 )
 
 if TYPE_CHECKING:
-    from layermelt.builder import BuildResult
+    from layermelt.results import BuildResult
 
 __all__ = ["command"]
 

@@ -23,8 +23,8 @@ from layermelt.console import (
 )
 
 if TYPE_CHECKING:
-    from layermelt.builder import InspectResult
     from layermelt.images import ImageReport
+    from layermelt.results import InspectResult
 
 __all__ = ["command"]
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 
-from layermelt import _core, builder, settings, sources
+from layermelt import _core, sources
 from layermelt.errors import EngineTimeoutError, InvalidOptionError, from_os_error
 from layermelt.helpers import StopCheck
+from layermelt.options import core_options, image_shape
 
 __all__ = ["NativeEngine"]
 
@@ -39,14 +40,10 @@ class NativeEngine:
             raise from_os_error(
                 "output", f"cannot write {output}: {error.strerror}", output, error.errno
             ) from None
-        options = builder.core_options(
+        options = core_options(
+            image_shape(),
             agent=None,
             files=(),
-            size="auto",
-            free_space=settings.DEFAULT_FREE_SPACE,
-            inodes=None,
-            label="",
-            uuid=None,
             threads=None,
             agent_check=False,
             sync=False,

@@ -10,7 +10,7 @@ import signal
 import stat
 from collections.abc import Sequence
 
-from layermelt import _core, helpers
+from layermelt import digests, helpers, images, settings
 from layermelt.errors import (
     EngineError,
     EngineExitError,
@@ -27,25 +27,11 @@ from layermelt.helpers import StopCheck
 __all__ = ["ENVIRONMENT", "FORMER_PLACE", "Oci2RootfsEngine"]
 
 #: The environment variable that names the program.
-ENVIRONMENT = "LAYERMELT_OCI2ROOTFS"
+ENVIRONMENT = settings.OCI2ROOTFS_VARIABLE
 #: Where agents keep it.
-FORMER_PLACE = "/arcbox/bin/oci2rootfs"
+FORMER_PLACE = settings.FORMER_OCI2ROOTFS
 
 _SUPERVISOR = os.path.join(os.path.dirname(__file__), "supervisor.py")
-
-#: What `check_image` may find that neither the kernel nor a guest minds: e2fsck would put it
-#: right, or the first mount does. All else means that the image is not to be used.
-_HARMLESS = frozenset(
-    {
-        "bitmap-padding",
-        "free-blocks",
-        "free-inodes",
-        "group-flags",
-        "needs-recovery",
-        "no-journal",
-        "not-clean",
-    }
-)
 
 
 class Oci2RootfsEngine:
@@ -122,7 +108,7 @@ class Oci2RootfsEngine:
 
         Of a script, or a program with shared libraries, it is that file alone.
         """
-        digest = _core.file_digest(self.find(), threads=0, progress=None).hex()
+        digest = digests.file_digest(self.find())
         # JSON: one line, and no two lists of arguments look alike.
         return f"{self.name} {digest} {json.dumps(self._arguments)}"
 
@@ -132,16 +118,16 @@ class Oci2RootfsEngine:
             mode = os.lstat(output).st_mode
         except OSError:
             mode = 0
-        if not stat.S_ISREG(mode) or not _core.has_ext4_magic(output):
+        if not stat.S_ISREG(mode) or not images.has_ext4_magic(output):
             what = "no file" if mode == 0 else "no ext4 image"
             raise EngineOutputError(
                 f"{program}: exited with 0, but there is {what} at {output}; is it an oci2rootfs?",
                 path=output,
             )
-        report = _core.check_image(output)
-        grave = [problem.text for problem in report.problems if problem.code not in _HARMLESS]
+        report = images.check_image(output)
+        grave = images.grave_problems(report)
         if grave:
-            listed = "\n  ".join(grave[:10])
+            listed = "\n  ".join(problem.text for problem in grave[:10])
             raise EngineOutputError(
                 f"{program}: exited with 0, but its image cannot be used:\n  {listed}", path=output
             )

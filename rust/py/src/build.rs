@@ -262,13 +262,14 @@ pub(crate) fn check_agent(
 
 /// Merges the layers and counts what is in them: (counts, warnings, seconds).
 #[pyfunction]
-#[pyo3(signature = (layers, *, userxattr, fuse_overlayfs, threads))]
+#[pyo3(signature = (layers, *, userxattr, fuse_overlayfs, threads, progress=None))]
 pub(crate) fn inspect_layers(
     py: Python<'_>,
     layers: Vec<PathBuf>,
     userxattr: bool,
     fuse_overlayfs: bool,
     threads: usize,
+    progress: Option<Py<PyAny>>,
 ) -> PyResult<(Counts, Vec<String>, f64)> {
     let since = Instant::now();
     let options = MergeOptions {
@@ -277,7 +278,7 @@ pub(crate) fn inspect_layers(
         ..MergeOptions::default()
     };
     let threads = build::effective_threads(threads);
-    let merged = watch::run(py, None, |control| {
+    let merged = watch::run(py, progress.as_ref(), |control| {
         let (tree, _files, warnings) =
             layers::merge(&layers, options, threads, control, |_: Phase| {})?;
         Ok((tree.counts(), warnings))

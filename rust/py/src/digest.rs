@@ -82,6 +82,39 @@ pub(crate) fn stat_fingerprint(
     finish(result, Area::Layer)
 }
 
+/// The same of one layer: 32 bytes, and the newest ctime of a file with data in
+/// ns since 1970, or none.
+#[pyfunction]
+#[pyo3(signature = (layer, *, threads, progress))]
+pub(crate) fn layer_fingerprint(
+    py: Python<'_>,
+    layer: PathBuf,
+    threads: usize,
+    progress: Option<Py<PyAny>>,
+) -> PyResult<(Bytes, Option<i128>)> {
+    let threads = effective_threads(threads);
+    let result = watch::run(py, progress.as_ref(), |control| {
+        digest::layer_fingerprint(&layer, threads, control)
+    })?;
+    let newest = result
+        .as_ref()
+        .map_or(i128::MIN, |found| found.newest_change);
+    let digest = finish(result.map(|found| found.digest), Area::Layer)?;
+    Ok((digest, (newest != i128::MIN).then_some(newest)))
+}
+
+/// The digest of a chain whose layers have these digests, base first: 32 bytes.
+#[pyfunction]
+#[pyo3(signature = (layers, *, userxattr, fuse_overlayfs))]
+pub(crate) fn chain_of(layers: Vec<[u8; 32]>, userxattr: bool, fuse_overlayfs: bool) -> Bytes {
+    let options = MergeOptions {
+        userxattr,
+        fuse_overlayfs,
+        ..MergeOptions::default()
+    };
+    Cow::Owned(digest::chain_of(&layers, options).to_vec())
+}
+
 /// The digest of a file's data: 32 bytes.
 #[pyfunction]
 #[pyo3(signature = (path, *, threads, progress))]

@@ -20,7 +20,10 @@ mod _core {
     #[pymodule_export]
     use crate::clone::{clone_file, CloneReport};
     #[pymodule_export]
-    use crate::digest::{chain_digest, file_digest, layer_digest, path_key, stat_fingerprint};
+    use crate::digest::{
+        chain_digest, chain_of, file_digest, layer_digest, layer_fingerprint, path_key,
+        stat_fingerprint,
+    };
 
     /// Raised whenever the same input makes other bytes.
     #[pymodule_export]

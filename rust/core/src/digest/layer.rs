@@ -44,15 +44,25 @@ pub fn chain_digest(
     threads: usize,
     control: &Control,
 ) -> Result<Digest> {
+    let digests: Vec<Digest> = layers
+        .iter()
+        .map(|layer| layer_digest(layer, threads, control))
+        .collect::<Result<_>>()?;
+    Ok(chain_of(&digests, options))
+}
+
+/// The digest of a chain whose layers have these digests, base first.
+#[must_use]
+pub fn chain_of(layers: &[Digest], options: MergeOptions) -> Digest {
     let mut hasher = blake3::Hasher::new_derive_key(CHAIN_CONTEXT);
     hasher.update(&[
         u8::from(options.userxattr),
         u8::from(options.fuse_overlayfs),
     ]);
     for layer in layers {
-        hasher.update(&layer_digest(layer, threads, control)?);
+        hasher.update(layer);
     }
-    Ok(*hasher.finalize().as_bytes())
+    *hasher.finalize().as_bytes()
 }
 
 /// The regular files with data, each inode once, in the order of their paths.

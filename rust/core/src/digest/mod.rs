@@ -12,9 +12,9 @@ mod path_key;
 mod stat;
 
 pub use data::file_digest;
-pub use layer::{chain_digest, layer_digest};
+pub use layer::{chain_digest, chain_of, layer_digest};
 pub use path_key::path_key;
-pub use stat::stat_fingerprint;
+pub use stat::{layer_fingerprint, stat_fingerprint, Fingerprint};
 
 /// What the bytes of an image hang on beside its input. It is part of every
 /// cache key and is raised whenever the same input makes other bytes than

@@ -15,6 +15,17 @@ const CHAIN_CONTEXT: &str = "layermelt 2026-11 chain by stat";
 /// Files that are looked at between two looks at the control.
 const STEP: usize = 256;
 
+/// What says that a layer did not change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fingerprint {
+    /// Equal as long as nothing was written.
+    pub digest: Digest,
+    /// The newest ctime of a file with data, in ns since 1970; `i128::MIN`
+    /// without one. While that is as good as now, a file may be written to
+    /// again without getting another ctime.
+    pub newest_change: i128,
+}
+
 /// A fingerprint of a chain where it lies: as long as it stays the same,
 /// nothing in the layers was written to. No data is read.
 ///
@@ -38,17 +49,18 @@ pub fn stat_fingerprint(
         u8::from(options.fuse_overlayfs),
     ]);
     for layer in layers {
-        hasher.update(&fingerprint(layer, threads, control)?);
+        hasher.update(&layer_fingerprint(layer, threads, control)?.digest);
     }
     Ok(*hasher.finalize().as_bytes())
 }
 
-fn fingerprint(layer: &Path, threads: usize, control: &Control) -> Result<Digest> {
+/// The same of one layer.
+pub fn layer_fingerprint(layer: &Path, threads: usize, control: &Control) -> Result<Fingerprint> {
     let (tree, files) = layers::read_raw(layer, threads, control)?;
     let wanted: Vec<ContentId> = wanted(&tree).iter().map(|file| file.content).collect();
     control.begin(Phase::Hash, wanted.len() as u64);
     let share = wanted.len().div_ceil(threads.max(1)).max(STEP);
-    let records: Vec<Result<Vec<u8>>> = std::thread::scope(|scope| {
+    let records: Vec<Result<Records>> = std::thread::scope(|scope| {
         let workers: Vec<_> = wanted
             .chunks(share)
             .map(|part| scope.spawn(|| records(&tree, &files, part, control)))
@@ -64,10 +76,21 @@ fn fingerprint(layer: &Path, threads: usize, control: &Control) -> Result<Digest
     });
     let mut hasher = blake3::Hasher::new_derive_key(LAYER_CONTEXT);
     hasher.update(&tree.metadata_digest());
-    for record in records {
-        hasher.update(&record?);
+    let mut newest_change = i128::MIN;
+    for part in records {
+        let part = part?;
+        hasher.update(&part.bytes);
+        newest_change = newest_change.max(part.newest_change);
     }
-    Ok(*hasher.finalize().as_bytes())
+    Ok(Fingerprint {
+        digest: *hasher.finalize().as_bytes(),
+        newest_change,
+    })
+}
+
+struct Records {
+    bytes: Vec<u8>,
+    newest_change: i128,
 }
 
 /// Inode number and ctime of each file.
@@ -76,18 +99,27 @@ fn records(
     files: &LayerFiles,
     wanted: &[ContentId],
     control: &Control,
-) -> Result<Vec<u8>> {
+) -> Result<Records> {
     let mut statuses = files.statuses(tree);
-    let mut records = Vec::with_capacity(wanted.len() * 24);
+    let mut records = Records {
+        bytes: Vec::with_capacity(wanted.len() * 24),
+        newest_change: i128::MIN,
+    };
     for step in wanted.chunks(STEP) {
         control.check()?;
         for &content in step {
             let Some(stat) = statuses.get(content)? else {
                 continue;
             };
-            records.extend_from_slice(&stat.st_ino.to_le_bytes());
-            records.extend_from_slice(&stat.st_ctime.to_le_bytes());
-            records.extend_from_slice(&stat.st_ctime_nsec.to_le_bytes());
+            records.bytes.extend_from_slice(&stat.st_ino.to_le_bytes());
+            records
+                .bytes
+                .extend_from_slice(&stat.st_ctime.to_le_bytes());
+            records
+                .bytes
+                .extend_from_slice(&stat.st_ctime_nsec.to_le_bytes());
+            let change = i128::from(stat.st_ctime) * 1_000_000_000 + i128::from(stat.st_ctime_nsec);
+            records.newest_change = records.newest_change.max(change);
         }
         control.advance(step.len() as u64);
     }

@@ -1,0 +1,117 @@
+"""The functions that take long, as coroutines.
+
+Each has the arguments of the function of its name in `layermelt`. The work is done in a thread,
+and the event loop is free meanwhile. When a task is cancelled, its work is stopped, with every
+process it started, and has cleaned up before the cancellation goes on: nothing of it is left.
+`progress` is called in the event loop's thread, and ends the work with what it raises.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import threading
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from layermelt import builder, cloning, convert, digests
+
+if TYPE_CHECKING:
+    from typing_extensions import ParamSpec
+
+    from layermelt.options import Progress
+
+    _P = ParamSpec("_P")
+
+__all__ = [
+    "build_rootfs",
+    "chain_digest",
+    "clone_image",
+    "convert_layer_to_rootfs",
+    "file_digest",
+    "inspect_source",
+    "layer_digest",
+    "stat_fingerprint",
+]
+
+_T = TypeVar("_T")
+
+
+class _Stopped(BaseException):
+    """Ends the work of a task that was cancelled."""
+
+
+class _Watch:
+    """What the work's thread calls some 20 times a second."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, progress: Progress | None) -> None:
+        self._loop = loop
+        self._progress = progress
+        self._told = threading.Event()
+        self._told.set()
+        self.stopped = threading.Event()
+        self.raised: BaseException | None = None
+
+    def __call__(self, phase: str, done: int, total: int) -> None:
+        if self.stopped.is_set():
+            raise _Stopped
+        # A loop that is busy is not given a second call before it has come to the first.
+        if self._progress is not None and self._told.is_set():
+            self._told.clear()
+            self._loop.call_soon_threadsafe(self._tell, phase, done, total)
+
+    def _tell(self, phase: str, done: int, total: int) -> None:
+        try:
+            if self._progress is not None and not self.stopped.is_set():
+                self._progress(phase, done, total)
+        except BaseException as error:  # noqa: BLE001 - raised where the work is awaited
+            self.raised = error
+            self.stopped.set()
+        finally:
+            self._told.set()
+
+
+async def _run(function: Callable[..., _T], progress: Progress | None, *args: object, **named: object) -> _T:
+    loop = asyncio.get_running_loop()
+    watch = _Watch(loop, progress)
+    context = contextvars.copy_context()
+    work = functools.partial(context.run, function, *args, progress=watch, **named)
+    future = loop.run_in_executor(None, work)
+    cancelled: asyncio.CancelledError | None = None
+    while not future.done():
+        try:
+            await asyncio.wait([future])
+        except asyncio.CancelledError as error:
+            # However often it is cancelled: the work has to end first.
+            cancelled = error
+            watch.stopped.set()
+            future.cancel()  # it may not have begun
+    if watch.raised is not None and cancelled is None:
+        future.cancelled() or future.exception()
+        raise watch.raised
+    if cancelled is not None:
+        # Also when it was done a moment before: the caller does not wait for it any more.
+        if not future.cancelled():
+            future.exception()
+        raise cancelled
+    return future.result()
+
+
+def _coroutine(function: Callable[_P, _T]) -> Callable[_P, Awaitable[_T]]:
+    @functools.wraps(function)
+    async def coroutine(*args: _P.args, **named: _P.kwargs) -> _T:
+        progress = named.pop("progress", None)
+        return await _run(function, progress, *args, **named)  # type: ignore[arg-type]
+
+    return coroutine
+
+
+build_rootfs = _coroutine(builder.build_rootfs)
+chain_digest = _coroutine(digests.chain_digest)
+clone_image = _coroutine(cloning.clone_image)
+convert_layer_to_rootfs = _coroutine(convert.convert_layer_to_rootfs)
+file_digest = _coroutine(digests.file_digest)
+inspect_source = _coroutine(builder.inspect_source)
+layer_digest = _coroutine(digests.layer_digest)
+stat_fingerprint = _coroutine(digests.stat_fingerprint)

@@ -13,6 +13,7 @@ import contextvars
 import functools
 import threading
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
 from layermelt import builder, cloning, convert, digests
@@ -73,29 +74,33 @@ class _Watch:
 
 
 async def _run(function: Callable[..., _T], progress: Progress | None, *args: object, **named: object) -> _T:
-    loop = asyncio.get_running_loop()
-    watch = _Watch(loop, progress)
+    watch = _Watch(asyncio.get_running_loop(), progress)
     context = contextvars.copy_context()
-    work = functools.partial(context.run, function, *args, progress=watch, **named)
-    future = loop.run_in_executor(None, work)
+    work = _executor().submit(functools.partial(context.run, function, *args, progress=watch, **named))
+    done = asyncio.wrap_future(work)
     cancelled: asyncio.CancelledError | None = None
-    while not future.done():
+    while not done.done():
         try:
-            await asyncio.wait([future])
+            await asyncio.wait([done])
         except asyncio.CancelledError as error:
-            # However often it is cancelled: the work has to end first.
+            # However often it is cancelled: the work has to end first, unless it has not begun.
+            # (`done` itself must not be cancelled: it would not wait for a thread that runs.)
             cancelled = error
             watch.stopped.set()
-            future.cancel()  # it may not have begun
-    if watch.raised is not None and cancelled is None:
-        future.cancelled() or future.exception()
-        raise watch.raised
+            work.cancel()
+    failure = None if done.cancelled() else done.exception()
     if cancelled is not None:
         # Also when it was done a moment before: the caller does not wait for it any more.
-        if not future.cancelled():
-            future.exception()
         raise cancelled
-    return future.result()
+    if isinstance(failure, _Stopped) and watch.raised is not None:
+        raise watch.raised
+    return done.result()
+
+
+@functools.cache
+def _executor() -> ThreadPoolExecutor:
+    """Threads of our own: the loop's own ones may be busy, and tell nothing of what waits for them."""
+    return ThreadPoolExecutor(thread_name_prefix="layermelt")
 
 
 def _coroutine(function: Callable[_P, _T]) -> Callable[_P, Awaitable[_T]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import uuid as _uuid
 from collections.abc import Sequence
-from typing import Any
 
 from layermelt import _core, settings, sources
 from layermelt.errors import InvalidOptionError
@@ -114,35 +113,24 @@ def build_rootfs(
         progress=limit.watch(progress),
     )
     way = choose_way(engine, engine_args, injector)
-    if output is not None:
-        if cache_dir is not None:
-            raise InvalidOptionError("an output and a cache directory exclude each other; give one of them")
-        publication = Publication(output)
-        job = _job(clock, limit, options, source, layers, docker_root, userxattr=userxattr)
-        with publication:
-            return finish(way, job, publication, way.make(job, publication))
-    from layermelt.cache import build_cached
-
-    directory = settings.default_cache_dir() if cache_dir is None else cache_dir
-    return build_cached(
-        directory, way, _job(clock, limit, options, source, layers, docker_root, userxattr=userxattr)
+    if output is not None and cache_dir is not None:
+        raise InvalidOptionError("an output and a cache directory exclude each other; give one of them")
+    publication = None if output is None else Publication(output)
+    job = Job.of(
+        source,
+        options,
+        layers=layers,
+        docker_root=docker_root,
+        userxattr=userxattr,
+        clock=clock,
+        limit=limit,
     )
+    if publication is None:
+        from layermelt.cache import build_cached
 
-
-def _job(
-    clock: Clock,
-    limit: Limit,
-    options: dict[str, Any],
-    source: StrPath | None,
-    layers: Sequence[StrPath],
-    docker_root: StrPath | None,
-    *,
-    userxattr: bool | None,
-) -> Job:
-    chain = sources.resolve(source, layers=layers, docker_root=docker_root)
-    marks = sources.choose_marks(chain, userxattr=userxattr)
-    clock.lap("resolve")
-    return Job(chain=chain, options={**options, "userxattr": marks}, clock=clock, limit=limit)
+        return build_cached(settings.default_cache_dir() if cache_dir is None else cache_dir, way, job)
+    with publication:
+        return finish(way, job, publication, way.make(job, publication))
 
 
 def inspect_source(

@@ -7,6 +7,7 @@ import importlib
 import os
 import pkgutil
 import signal
+import sys
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -17,6 +18,9 @@ from layermelt.console import EXIT_CODES, print_text, say
 from layermelt.errors import InternalError
 
 __all__ = ["cli", "main"]
+
+#: Started under this name, it is the command of that name.
+_OLD_NAME = "oci2rootfs"
 
 _CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -54,7 +58,13 @@ def main() -> NoReturn:
     # Like Ctrl-C, so that what was begun is cleaned up.
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        cli.main(prog_name="layermelt", standalone_mode=False)
+        if os.path.basename(sys.argv[0]) == _OLD_NAME:
+            # By a symlink, in the place of the program of that name.
+            from layermelt.commands.oci2rootfs import command
+
+            command.main(prog_name=_OLD_NAME, standalone_mode=False)
+        else:
+            cli.main(prog_name="layermelt", standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt):
         say("interrupted")
         raise SystemExit(130) from None

@@ -6,14 +6,13 @@ import errno
 import os
 from pathlib import Path
 
-from layermelt import digests, log, sources
+from layermelt import digests, log
 from layermelt import settings as _settings
 from layermelt.cache import Cache, build_entry
 from layermelt.errors import InvalidOptionError, LayerNotFoundError
 from layermelt.identity import Identity, demand_unchanged, identify
 from layermelt.job import Job, Limit
 from layermelt.options import Progress, StrPath, core_options, image_shape
-from layermelt.results import Clock
 from layermelt.settings import Settings
 from layermelt.ways import choose_way
 
@@ -62,7 +61,6 @@ def convert_layer_to_rootfs(
 
 def _convert(cache: Cache, key: str | None, layer: str, chosen: Settings, progress: Progress | None) -> Path:
     limit = Limit(chosen.timeout)
-    clock = Clock()
     way = choose_way(
         chosen.engine,
         (),
@@ -72,9 +70,14 @@ def _convert(cache: Cache, key: str | None, layer: str, chosen: Settings, progre
     )
 
     def injecting() -> None:
-        log.info("injecting vm-agent into rootfs", agent=chosen.agent, layer=layer, injector=way.injector)
+        log.info(
+            "injecting vm-agent into rootfs",
+            agent=chosen.agent,
+            layer=layer,
+            rootfs=target,
+            injector=way.injector,
+        )
 
-    chain = sources.resolve(layer)
     options = core_options(
         image_shape(),
         agent=chosen.agent,
@@ -84,10 +87,7 @@ def _convert(cache: Cache, key: str | None, layer: str, chosen: Settings, progre
         sync=True,
         progress=limit.watch(progress),
     )
-    marks = sources.choose_marks(chain, userxattr=None)
-    job = Job(
-        chain=chain, options={**options, "userxattr": marks}, clock=clock, limit=limit, injecting=injecting
-    )
+    job = Job.of(layer, options, limit=limit, injecting=injecting)
     identity: Identity | None = None
     if key is None:
         identity = identify(way, job, chosen.key, cache.memory())

@@ -15,8 +15,10 @@ from layermelt.images import check_image, grave_problems
 from layermelt.results import BuildResult, Clock, image_result
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from layermelt._core import Counts
-    from layermelt.options import Progress
+    from layermelt.options import Progress, StrPath
     from layermelt.publish import Publication
 
 __all__ = ["Job", "Limit", "Made", "Way", "finish"]
@@ -76,6 +78,32 @@ class Job:
     clock: Clock
     limit: Limit
     injecting: Callable[[], object] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        source: StrPath | None,
+        options: Mapping[str, Any],
+        *,
+        layers: Sequence[StrPath] = (),
+        docker_root: StrPath | None = None,
+        userxattr: bool | None = None,
+        clock: Clock | None = None,
+        limit: Limit | None = None,
+        injecting: Callable[[], object] | None = None,
+    ) -> Self:
+        """The job of a source, with the options of `layermelt.options.core_options`."""
+        clock = Clock() if clock is None else clock
+        chain = sources.resolve(source, layers=layers, docker_root=docker_root)
+        marks = sources.choose_marks(chain, userxattr=userxattr)
+        clock.lap("resolve")
+        return cls(
+            chain=chain,
+            options={**options, "userxattr": marks},
+            clock=clock,
+            limit=Limit(None) if limit is None else limit,
+            injecting=injecting,
+        )
 
     def begin_injecting(self) -> None:
         """Tells that files are about to be put in, if there are any."""

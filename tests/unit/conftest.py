@@ -19,8 +19,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 @pytest.fixture(autouse=True)
 def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of the user's environment changes a result."""
-    for name in ("SOURCE_DATE_EPOCH", "LAYERMELT_DOCKER_ROOT", "CONTAINERS_STORAGE_CONF"):
-        monkeypatch.delenv(name, raising=False)
+    for name in list(os.environ):
+        if name.startswith("LAYERMELT_") or name in ("SOURCE_DATE_EPOCH", "CONTAINERS_STORAGE_CONF"):
+            monkeypatch.delenv(name)
 
 
 @pytest.fixture
@@ -53,3 +54,21 @@ def target(tmp_path: Path) -> Path:
     directory = tmp_path / "images"
     directory.mkdir()
     return directory / "rootfs.ext4"
+
+
+@pytest.fixture
+def overlay2(tmp_path: Path) -> Path:
+    """A chain directory of one layer, as Docker lays it out."""
+    directory = tmp_path / "overlay2" / "top"
+    (directory / "diff/etc").mkdir(parents=True)
+    (directory / "diff/etc/hostname").write_text("melted\n")
+    (directory / "link").write_text("L")
+    return directory
+
+
+@pytest.fixture
+def agent(tmp_path: Path) -> Path:
+    """Something to put in as agent; it is no program, so it goes without the agent check."""
+    path = tmp_path / "vm-agent"
+    path.write_text("agent\n")
+    return path

@@ -15,6 +15,7 @@ __all__ = [
     "chain_digest",
     "chain_of",
     "check_agent",
+    "check_agent_mounted",
     "check_image",
     "clone_file",
     "file_digest",
@@ -144,6 +145,7 @@ def check_agent(
     threads: int,
     progress: Callable[[str, int, int], object] | None,
 ) -> None: ...
+def check_agent_mounted(root: str, agent: str, *, named: str, mode: int) -> None: ...
 def inspect_layers(
     layers: Sequence[str],
     *,

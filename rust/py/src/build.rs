@@ -260,6 +260,28 @@ pub(crate) fn check_agent(
     })
 }
 
+/// Sees that the image that is mounted at `root` can run the agent, which lies
+/// on the host at `agent` and is called `named`. Nothing is written.
+#[pyfunction]
+#[pyo3(signature = (root, agent, *, named, mode))]
+pub(crate) fn check_agent_mounted(
+    py: Python<'_>,
+    root: PathBuf,
+    agent: PathBuf,
+    named: PathBuf,
+    mode: u16,
+) -> PyResult<()> {
+    let checked = watch::run(py, None, |_control| {
+        let named = named.display().to_string();
+        layermelt_core::agent::check_mounted(&root, &agent, &named, mode)
+    })?;
+    checked.map_err(|error| {
+        let on_agent = matches!(&error, Error::Io { path, .. } if *path == agent);
+        let area = if on_agent { Area::File } else { Area::Image };
+        Failure { error, area }.into()
+    })
+}
+
 /// Merges the layers and counts what is in them: (counts, warnings, seconds).
 #[pyfunction]
 #[pyo3(signature = (layers, *, userxattr, fuse_overlayfs, threads, progress=None))]

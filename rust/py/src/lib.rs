@@ -14,7 +14,9 @@ use pyo3::prelude::*;
 #[pymodule(gil_used = false)]
 mod _core {
     #[pymodule_export]
-    use crate::build::{build_image, check_agent, inspect_layers, BuildReport, Counts};
+    use crate::build::{
+        build_image, check_agent, check_agent_mounted, inspect_layers, BuildReport, Counts,
+    };
     #[pymodule_export]
     use crate::check::{check_image, has_ext4_magic, ImageReport, Problem};
     #[pymodule_export]

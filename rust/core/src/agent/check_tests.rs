@@ -2,8 +2,11 @@
 
 use super::elf::tests::elf;
 use super::*;
+use crate::blockio::{Opened, Opener};
 use crate::tree::inject::{Injection, InjectionSource};
+use crate::tree::ContentId;
 use crate::tree::{Metadata, Node, Timestamp, XattrSetId};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 struct InMemory;

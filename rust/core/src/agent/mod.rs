@@ -7,13 +7,17 @@
 //! program of the image's own to compare with.
 
 mod elf;
+mod merged;
+mod mounted;
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
-use crate::blockio::{read_exact_at, ContentStore, Opened, Opener, ReadFault};
+use crate::blockio::ContentStore;
 use crate::error::{Error, Result};
-use crate::tree::{Content, ContentId, Kind, NodeId, Tree};
-use elf::{Bytes, Machine};
+use crate::tree::{Content, Kind, NodeId, Tree};
+use elf::Machine;
+use merged::Merged;
+use mounted::Mounted;
 
 /// The kernel follows as many interpreters of interpreters (`exec_binprm`).
 const MOST_INTERPRETERS: usize = 5;
@@ -39,124 +43,144 @@ const LIBC: [&[u8]; 6] = [
 /// # Errors
 /// [`Error::Agent`] when not; others when a file cannot be read.
 pub fn check(tree: &Tree, store: &dyn ContentStore, agent: NodeId) -> Result<()> {
-    let mut image = Image {
-        tree,
-        opener: store.opener(tree),
-    };
-    let refuse = |reason: String| Error::Agent {
-        path: image_path(tree, agent),
-        reason,
-    };
-    if tree.node(agent).metadata.permissions & 0o111 == 0 {
-        return Err(refuse(
-            "is not executable; give it a mode such as 0755".into(),
-        ));
+    let permissions = tree.node(agent).metadata.permissions;
+    let named = image_path(tree, agent);
+    Examination {
+        image: Merged::new(tree, store),
+        agent,
+        named,
     }
-    // The agent, then its interpreter, and that one's.
-    let mut node = agent;
-    let mut subject = String::new();
-    for _ in 0..=MOST_INTERPRETERS {
-        let (interpreter, what, last) = match image.look(node)? {
-            elf::Kind::Neither(reason) => return Err(refuse(format!("{subject}{reason}"))),
-            elf::Kind::Script(path) => {
-                let what = format!("{subject}is a script for {}", text(&path));
-                (path, what, false)
-            }
-            elf::Kind::Program(program) => {
-                if let Some((path, own)) = image
-                    .machine(agent)?
-                    .filter(|(_, own)| *own != program.machine)
-                {
-                    return Err(refuse(format!(
-                        "{subject}is built for {}, but the image's {path} for {}; give an agent of the \
-                         image's architecture",
-                        program.machine.name(),
-                        own.name()
-                    )));
+    .run(permissions)
+}
+
+/// As [`check`], for a finished image that is mounted at `root`. The agent is
+/// the host's file `agent`, which is going to have those permissions; `named` is
+/// what messages call it. No path leads out of `root`.
+///
+/// # Errors
+/// [`Error::Agent`] when not; others when a file cannot be read.
+pub fn check_mounted(root: &Path, agent: &Path, named: &str, permissions: u16) -> Result<()> {
+    let (image, agent) = Mounted::open(root, agent)?;
+    let named = named.into();
+    Examination {
+        image,
+        agent,
+        named,
+    }
+    .run(permissions)
+}
+
+/// An image's files, as far as the question needs them.
+trait Image {
+    type File: Clone + PartialEq;
+
+    /// The file at a path, through symlinks, which lead nowhere out of the image.
+    fn find(&self, path: &[u8]) -> Option<Found<Self::File>>;
+    /// What `exec` would make of a regular file.
+    fn look(&mut self, file: &Self::File) -> Result<elf::Kind>;
+    /// The names in a directory; none where there is no directory.
+    fn names(&self, directory: &[u8]) -> Vec<Vec<u8>>;
+}
+
+struct Found<F> {
+    file: F,
+    regular: bool,
+    permissions: u16,
+}
+
+struct Examination<I: Image> {
+    image: I,
+    agent: I::File,
+    named: String,
+}
+
+impl<I: Image> Examination<I> {
+    fn run(mut self, permissions: u16) -> Result<()> {
+        if permissions & 0o111 == 0 {
+            return Err(self.refuse("is not executable; give it a mode such as 0755".into()));
+        }
+        // The agent, then its interpreter, and that one's.
+        let mut file = self.agent.clone();
+        let mut subject = String::new();
+        for _ in 0..=MOST_INTERPRETERS {
+            let (interpreter, what, last) = match self.image.look(&file)? {
+                elf::Kind::Neither(reason) => return Err(self.refuse(format!("{subject}{reason}"))),
+                elf::Kind::Script(path) => {
+                    let what = format!("{subject}is a script for {}", text(&path));
+                    (path, what, false)
                 }
-                let Some(path) = program.interpreter else {
-                    return Ok(());
-                };
-                let what = format!(
-                    "{subject}is dynamically linked and started by {}",
-                    text(&path)
-                );
-                (path, what, true)
+                elf::Kind::Program(program) => {
+                    if let Some((path, own)) =
+                        self.machine()?.filter(|(_, own)| *own != program.machine)
+                    {
+                        return Err(self.refuse(format!(
+                            "{subject}is built for {}, but the image's {path} for {}; give an agent of the \
+                             image's architecture",
+                            program.machine.name(),
+                            own.name()
+                        )));
+                    }
+                    let Some(path) = program.interpreter else {
+                        return Ok(());
+                    };
+                    let what = format!(
+                        "{subject}is dynamically linked and started by {}",
+                        text(&path)
+                    );
+                    (path, what, true)
+                }
+            };
+            match self.executable(&interpreter) {
+                Ok(_) if last => return Ok(()),
+                Ok(found) => file = found,
+                Err(lacks) => {
+                    let advice = if last {
+                        "; give a statically linked agent"
+                    } else {
+                        ""
+                    };
+                    return Err(self.refuse(format!("{what}, which {lacks}{advice}")));
+                }
             }
-        };
-        match image.executable(&interpreter) {
-            Ok(_) if last => return Ok(()),
-            Ok(found) => node = found,
-            Err(lacks) => {
-                let advice = if last {
-                    "; give a statically linked agent"
-                } else {
-                    ""
-                };
-                return Err(refuse(format!("{what}, which {lacks}{advice}")));
-            }
+            subject = format!("{what}, which ");
         }
-        subject = format!("{what}, which ");
+        Err(self.refuse("is a script whose interpreters are scripts without end".into()))
     }
-    Err(refuse(
-        "is a script whose interpreters are scripts without end".into(),
-    ))
-}
 
-/// The tree, and one way to its files' data.
-struct Image<'a> {
-    tree: &'a Tree,
-    opener: Box<dyn Opener + 'a>,
-}
-
-impl Image<'_> {
-    /// The inode at `path` if it can be executed, else what is the matter.
-    fn executable(&self, path: &[u8]) -> Result<NodeId, &'static str> {
-        let node = self
-            .tree
-            .resolve(path)
-            .ok_or("does not exist in the image")?;
-        let inode = self.tree.node(node);
-        match inode.kind {
-            Kind::File { .. } if inode.metadata.permissions & 0o111 != 0 => Ok(node),
-            Kind::File { .. } => Err("is not executable in the image"),
-            _ => Err("is no regular file in the image"),
+    fn refuse(&self, reason: String) -> Error {
+        Error::Agent {
+            path: self.named.clone(),
+            reason,
         }
     }
 
-    fn look(&mut self, node: NodeId) -> Result<elf::Kind> {
-        let Kind::File { size, content } = self.tree.node(node).kind else {
-            return Ok(elf::Kind::Neither("is no regular file"));
-        };
-        let source = match self.opener.open(content, size)? {
-            Opened::File(file) => Source::File(file),
-            Opened::Bytes(bytes) => Source::Bytes(bytes.into()),
-        };
-        elf::look(&mut Reader {
-            image: self,
-            content,
-            size,
-            source,
-        })
+    /// The file at `path` if it can be executed, else what is the matter.
+    fn executable(&self, path: &[u8]) -> Result<I::File, &'static str> {
+        let found = self.image.find(path).ok_or("does not exist in the image")?;
+        if !found.regular {
+            Err("is no regular file in the image")
+        } else if found.permissions & 0o111 == 0 {
+            Err("is not executable in the image")
+        } else {
+            Ok(found.file)
+        }
     }
 
     /// What a program of the image's own is built for, and its path. `None`
     /// for an image without any.
-    fn machine(&mut self, agent: NodeId) -> Result<Option<(String, Machine)>> {
+    fn machine(&mut self) -> Result<Option<(String, Machine)>> {
         for path in PROGRAMS {
-            if let Some(node) = self.tree.resolve(path) {
-                if let Some(machine) = self.machine_of(node, agent)? {
-                    return Ok(Some((text(path), machine)));
-                }
+            if let Some(machine) = self.machine_of(path)? {
+                return Ok(Some((text(path), machine)));
             }
         }
         for path in LIBRARIES {
-            if let Some(found) = self.libc_in(path, agent)? {
+            if let Some(found) = self.libc_in(path)? {
                 return Ok(Some(found));
             }
             // Debian keeps it one level further down.
-            for name in self.names(path) {
-                if let Some(found) = self.libc_in(&join(path, &name), agent)? {
+            for name in self.image.names(path) {
+                if let Some(found) = self.libc_in(&join(path, &name))? {
                     return Ok(Some(found));
                 }
             }
@@ -164,76 +188,30 @@ impl Image<'_> {
         Ok(None)
     }
 
-    fn libc_in(&mut self, directory: &[u8], agent: NodeId) -> Result<Option<(String, Machine)>> {
-        for name in self.names(directory) {
+    fn libc_in(&mut self, directory: &[u8]) -> Result<Option<(String, Machine)>> {
+        for name in self.image.names(directory) {
             if !LIBC.iter().any(|known| name.starts_with(known)) {
                 continue;
             }
             let path = join(directory, &name);
-            if let Some(node) = self.tree.resolve(&path) {
-                if let Some(machine) = self.machine_of(node, agent)? {
-                    return Ok(Some((text(&path), machine)));
-                }
+            if let Some(machine) = self.machine_of(&path)? {
+                return Ok(Some((text(&path), machine)));
             }
         }
         Ok(None)
     }
 
-    /// The names in a directory; none where there is no directory.
-    fn names(&self, directory: &[u8]) -> Vec<Vec<u8>> {
-        let node = self.tree.resolve(directory);
-        let entries = node.and_then(|node| self.tree.directory(node));
-        let entries = entries.map_or(&[][..], |directory| &directory.entries);
-        entries
-            .iter()
-            .map(|entry| self.tree.name(entry.name).to_vec())
-            .collect()
-    }
-
-    fn machine_of(&mut self, node: NodeId, agent: NodeId) -> Result<Option<Machine>> {
-        if node == agent || !matches!(self.tree.node(node).kind, Kind::File { .. }) {
+    fn machine_of(&mut self, path: &[u8]) -> Result<Option<Machine>> {
+        let Some(found) = self.image.find(path) else {
+            return Ok(None);
+        };
+        if !found.regular || found.file == self.agent {
             return Ok(None);
         }
-        Ok(match self.look(node)? {
+        Ok(match self.image.look(&found.file)? {
             elf::Kind::Program(program) => Some(program.machine),
             elf::Kind::Script(_) | elf::Kind::Neither(_) => None,
         })
-    }
-}
-
-enum Source {
-    File(OwnedFd),
-    Bytes(Box<[u8]>),
-}
-
-struct Reader<'a, 'b> {
-    image: &'a Image<'b>,
-    content: ContentId,
-    size: u64,
-    source: Source,
-}
-
-impl Bytes for Reader<'_, '_> {
-    fn read(&mut self, offset: u64, out: &mut [u8]) -> Result<bool> {
-        let end = offset.checked_add(out.len() as u64);
-        if end.is_none_or(|end| end > self.size) {
-            return Ok(false);
-        }
-        match &self.source {
-            Source::Bytes(bytes) => {
-                // OK to convert: within the bytes.
-                let start = offset as usize;
-                out.copy_from_slice(&bytes[start..start + out.len()]);
-                Ok(true)
-            }
-            Source::File(file) => match read_exact_at(file.as_fd(), out, offset) {
-                Ok(()) => Ok(true),
-                Err(ReadFault::Short(_)) => Ok(false),
-                Err(fault) => {
-                    Err(fault.into_error(self.size, || self.image.opener.path(self.content)))
-                }
-            },
-        }
     }
 }
 

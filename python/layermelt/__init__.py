@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from layermelt.convert import convert_layer_to_rootfs
     from layermelt.errors import LayermeltError
     from layermelt.images import ImageReport, Problem, check_image, has_ext4_magic
+    from layermelt.inject.files import InjectionReport, inject_files
     from layermelt.options import InjectedFile
     from layermelt.results import BuildResult, InspectResult
     from layermelt.settings import Settings
@@ -28,6 +29,7 @@ __all__ = [
     "BuildResult",
     "ImageReport",
     "InjectedFile",
+    "InjectionReport",
     "InspectResult",
     "LayermeltError",
     "Problem",
@@ -38,6 +40,7 @@ __all__ = [
     "convert_layer_to_rootfs",
     "errors",
     "has_ext4_magic",
+    "inject_files",
     "inspect_source",
 ]
 
@@ -46,6 +49,7 @@ _HOMES = {
     "BuildResult": "results",
     "ImageReport": "images",
     "InjectedFile": "options",
+    "InjectionReport": "inject.files",
     "InspectResult": "results",
     "LayermeltError": "errors",
     "Problem": "images",
@@ -55,6 +59,7 @@ _HOMES = {
     "check_image": "images",
     "convert_layer_to_rootfs": "convert",
     "has_ext4_magic": "images",
+    "inject_files": "inject.files",
     "inspect_source": "builder",
 }
 

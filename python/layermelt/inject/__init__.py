@@ -45,6 +45,7 @@ class Injector(Protocol):
         mode: int = 0o755,
         uid: int = 0,
         gid: int = 0,
+        check: bool = False,
         timeout: float | None = None,
         should_stop: Callable[[], object] | None = None,
     ) -> None:
@@ -61,6 +62,8 @@ class Injector(Protocol):
             mode: Its permissions.
             uid: Its owner.
             gid: Its group.
+            check: Whether to see first that the image can run the file: see
+                `layermelt.errors.AgentError`.
             timeout: Seconds it may take.
             should_stop: Called now and then; what it raises ends the work, and nothing of it
                 goes on when that is raised here.

@@ -1,8 +1,6 @@
 """The injector ``mount``: a loop mount of the finished image, seen by one child process alone.
 
-The child is `layermelt.inject.mounter`, which says why nothing of it stays however it dies. What
-can be left behind by a killed run is the empty directory of the mount point; the next run removes
-it, for nobody holds its lock any more.
+The child is `layermelt.inject.mounter`, which says why nothing of it stays however it dies.
 """
 
 from __future__ import annotations
@@ -12,17 +10,15 @@ import errno
 import fcntl
 import glob
 import os
-import re
-import secrets
 import shutil
 import stat
 import struct
-import tempfile
 import time
 from collections.abc import Iterator
 
 from layermelt import _core, helpers, settings
 from layermelt.errors import (
+    AgentError,
     Area,
     ImageBusyError,
     ImageError,
@@ -42,9 +38,6 @@ from layermelt.helpers import StopCheck
 __all__ = ["MountInjector"]
 
 _MOUNTER = os.path.join(os.path.dirname(__file__), "mounter.py")
-_PREFIX = "layermelt-mount-"
-_POINT = re.compile(rf"{_PREFIX}[0-9a-f]{{16}}", re.ASCII)
-_ATTEMPTS = 100
 _POLL = 0.02
 #: How long a loop device that is going anyway is waited for.
 _RELEASE = 5.0
@@ -80,11 +73,13 @@ class MountInjector:
         mode: int = 0o755,
         uid: int = 0,
         gid: int = 0,
+        check: bool = False,
         timeout: float | None = None,
         should_stop: StopCheck | None = None,
     ) -> None:
         """See `layermelt.inject.Injector`."""
         _demand_file_path(destination)
+        named = "" if not check else os.fsdecode(destination) if isinstance(agent, bytes) else agent
         limit = _Limit(timeout, should_stop, image)
         with contextlib.ExitStack() as stack:
             agent_fd = stack.enter_context(_closing(_open_agent(agent, destination)))
@@ -92,17 +87,16 @@ class MountInjector:
             _demand_mountable(image)
             _lock_image(image_fd, image, limit)
             _demand_detached(image_fd, image, limit)
-            point, lock = stack.enter_context(_mount_point())
             try:
                 ended = helpers.run(
                     _MOUNTER,
                     [
-                        *(str(image_fd), str(agent_fd), point, self._loop, os.path.realpath(image)),
+                        *(str(image_fd), str(agent_fd), named, self._loop, os.path.realpath(image)),
                         *(destination, f"{mode:o}", str(uid), str(gid)),
                         *self._programs(),
                     ],
-                    # The locks are held as long as any of us lives.
-                    pass_fds=(image_fd, agent_fd, lock),
+                    # The image's lock is held as long as any of us lives.
+                    pass_fds=(image_fd, agent_fd),
                     cwd="/",
                     timeout=limit.left(),
                     should_stop=should_stop,
@@ -269,87 +263,28 @@ def _demand_detached(image_fd: int, image: str, limit: _Limit) -> None:
 
 
 def _loop_device_of(image_fd: int) -> str | None:
+    """The loop device that has the image, by any of its names, in any mount namespace."""
     image = os.fstat(image_fd)
     for entry in glob.glob("/sys/block/loop*/loop/backing_file"):
+        device = entry.split("/")[3]
         with contextlib.suppress(OSError), open(entry, "rb") as file:
             if os.path.samestat(os.stat(file.read().removesuffix(b"\n")), image):
-                return entry.split("/")[3]
+                return device
+        # That path may be another mount namespace's, or one that was renamed. The device itself
+        # knows the inode, where /dev has it.
+        with contextlib.suppress(OSError):
+            if _backing_inode(device) == (image.st_dev, image.st_ino):
+                return device
     return None
 
 
-@contextlib.contextmanager
-def _mount_point() -> Iterator[tuple[str, int]]:
-    """An empty directory of our own, and a descriptor that holds its lock.
-
-    The lock is what keeps others from removing it: to remove a directory takes away a mount
-    that is on it in another namespace.
-    """
-    folder = tempfile.gettempdir()
-    _sweep(folder)
-    for _ in range(_ATTEMPTS):
-        point = os.path.join(folder, f"{_PREFIX}{secrets.token_hex(8)}")
-        try:
-            os.mkdir(point, 0o700)
-            fd = _lock_point(point)
-        except FileNotFoundError as error:
-            # Swept before it was locked; or there is no such folder.
-            if not os.path.isdir(folder):
-                raise _no_point(folder, error) from None
-            continue
-        except OSError as error:
-            raise _no_point(folder, error) from None
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.rmdir(point)
-            raise
-        if fd is None:
-            continue
-        try:
-            yield point, fd
-        finally:
-            with contextlib.suppress(OSError):
-                os.rmdir(point)
-            os.close(fd)
-        return
-    raise InjectionError(f"cannot make a mount point in {folder}", path=folder)
-
-
-def _no_point(folder: str, error: OSError) -> InjectionError:
-    return InjectionError(f"cannot make a mount point in {folder}: {error.strerror}", path=folder)
-
-
-def _lock_point(point: str) -> int | None:
-    """A descriptor with the directory's lock; `None` when others have it, or it is gone."""
-    fd = os.open(point, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+def _backing_inode(device: str) -> tuple[int, int]:
+    fd = os.open(f"/dev/{device}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.path.samestat(os.stat(point, follow_symlinks=False), os.fstat(fd)):
-            return fd
-    except (BlockingIOError, FileNotFoundError):
-        pass
-    except BaseException:
+        # LOOP_GET_STATUS64; struct loop_info64 begins with lo_device and lo_inode.
+        return struct.unpack_from("=QQ", fcntl.ioctl(fd, 0x4C05, bytes(232)))
+    finally:
         os.close(fd)
-        raise
-    os.close(fd)
-    return None
-
-
-def _sweep(folder: str) -> None:
-    """Removes what killed runs left. Nothing here is an error."""
-    with contextlib.suppress(OSError):
-        for name in os.listdir(folder):
-            if _POINT.fullmatch(name) is None:
-                continue
-            point = os.path.join(folder, name)
-            with contextlib.suppress(OSError):
-                if os.stat(point, follow_symlinks=False).st_uid != os.geteuid():
-                    continue
-                fd = _lock_point(point)
-                if fd is not None:
-                    try:
-                        os.rmdir(point)
-                    finally:
-                        os.close(fd)
 
 
 def _demand_success(ended: helpers.Ended, image: str, agent: str | bytes, destination: bytes) -> None:
@@ -395,6 +330,8 @@ def _failure(
             f"{image}: {reason}; was {named} written to meanwhile? else the disk is not to be trusted",
             path=shown,
         )
+    if kind == "unfit":
+        return AgentError(reason, path=shown if isinstance(agent, bytes) else agent)
     if kind == "path":
         return InjectionError(f"cannot put a file at {shown}: {reason}", path=shown)
     said = helpers.last_lines(ended.stderr)

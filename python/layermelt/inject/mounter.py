@@ -1,14 +1,16 @@
 """Puts one file into an image that it mounts where nobody else sees it.
 
-    mounter.py PARENT STATUS IMAGE AGENT POINT LOOP PATH DESTINATION MODE UID GID PROGRAM...
+    mounter.py PARENT STATUS IMAGE AGENT NAMED LOOP PATH DESTINATION MODE UID GID PROGRAM...
 
-IMAGE and AGENT are descriptors, POINT an empty directory, LOOP ``own`` or ``program``, PATH the
-image's path, PROGRAM ``busybox=PATH`` or ``mount=PATH``, tried in this order. What happened is
-written to the descriptor STATUS: ``ok``, or a kind of failure, an errno and a message with NULs
-between them. It is a program of its own and imports nothing of layermelt: see `layermelt.helpers`.
+IMAGE and AGENT are descriptors; NAMED, unless it is empty, is what to call the agent when the
+image is asked whether it can run it; LOOP is ``own`` or ``program``, PATH the image's path, PROGRAM
+``busybox=PATH`` or ``mount=PATH``, tried in this order. What happened is written to the descriptor
+STATUS: ``ok``, or a kind of failure, an errno and a message with NULs between them. It is a program
+of its own and imports nothing of layermelt, but for that question: see `layermelt.helpers`.
 
 However it dies, nothing stays. Its mounts are in a mount namespace of its own, which ends with
-it. Its loop device is made by the one call LOOP_CONFIGURE with LO_FLAGS_AUTOCLEAR, so that there
+it, and lie over a directory that is there anyway: this file's, which in that namespace nobody
+misses. Its loop device is made by the one call LOOP_CONFIGURE with LO_FLAGS_AUTOCLEAR, so that there
 is no moment at which the device has a file and would not lose it with its last user: ``busybox
 mount -o loop`` calls LOOP_SET_FD and then LOOP_SET_STATUS64, and killed in between it leaks the
 device. So busybox is given the device.
@@ -26,11 +28,12 @@ import stat
 import struct
 import sys
 import time
+from collections.abc import Callable
 from typing import NoReturn
 
 # linux/prctl.h, linux/sched.h, linux/mount.h, sys/mount.h
 PR_SET_PDEATHSIG = 1
-CLONE_NEWNS = 0x00020000
+CLONE_NEWNS, CLONE_NEWPID = 0x00020000, 0x20000000
 MS_NOSUID, MS_NOEXEC, MS_REC, MS_PRIVATE = 2, 8, 1 << 14, 1 << 18
 MNT_DETACH, UMOUNT_NOFOLLOW = 2, 8
 # linux/loop.h
@@ -44,6 +47,8 @@ INFO_FLAGS = 8
 # linux/openat2.h; the number is the same on all machines that Python is built for.
 SYS_OPENAT2 = 437
 RESOLVE_NO_XDEV, RESOLVE_NO_MAGICLINKS, RESOLVE_IN_ROOT = 0x01, 0x02, 0x10
+# linux/fcntl.h
+AT_EMPTY_PATH = 0x1000
 # linux/statfs.h
 ST_RDONLY, ST_NOSUID, ST_NODEV, ST_NOEXEC = 1, 2, 4, 8
 
@@ -52,7 +57,7 @@ ST_RDONLY, ST_NOSUID, ST_NODEV, ST_NOEXEC = 1, 2, 4, 8
 OPTIONS = "nodev,nosuid,noexec,errors=remount-ro"
 #: The kernel follows as many symlinks on one path (MAXSYMLINKS).
 MAX_SYMLINKS = 40
-#: The file's name until it is complete. One that a killed run left is replaced.
+#: The name of a complete file, for the moment until it replaces another one.
 TEMPORARY = b".layermelt-injecting"
 CHUNK = 1 << 20
 ATTEMPTS = 100
@@ -88,13 +93,17 @@ def main() -> int:
 
 def work(arguments: list[str]) -> None:
     """Mounts, puts, unmounts."""
-    image, agent = int(arguments[0]), int(arguments[1])
-    point, path, destination = (os.fsencode(arguments[index]) for index in (2, 4, 5))
+    image, agent, named = int(arguments[0]), int(arguments[1]), arguments[2]
+    path, destination = (os.fsencode(arguments[index]) for index in (4, 5))
     mode, owner = int(arguments[6], 8), (int(arguments[7]), int(arguments[8]))
+    point = os.fsencode(os.path.dirname(os.path.abspath(__file__)))
+    check = agent_check() if named else None
     enter_private_namespace(point)
     root = os.path.join(point, b"root")
     os.mkdir(root, 0o700)
     device = None if arguments[3] == "program" else attach(image, point)
+    os.set_inheritable(image, device is None)
+    os.set_inheritable(agent, False)  # noqa: FBT003
     source = path if device is None else device.path
     mount(arguments[9:], source, root, needs_loop=device is None)
     number = check_mount(root, point, image, device)
@@ -102,10 +111,30 @@ def work(arguments: list[str]) -> None:
         # Only from here on is the device in use by the mount alone.
         if device is not None:
             os.close(device.fd)
+        if check is not None:
+            check(root, agent, named, mode)
         Guest(root).put(agent, destination, mode, owner)
     finally:
         unmount(root)
     await_release(number)
+
+
+def agent_check() -> Callable[[bytes, int, str, int], None]:
+    """What refuses an agent that the image cannot run."""
+    # Now: the file lies in the directory that is going to be covered.
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+    from layermelt import _core, errors
+
+    def check(root: bytes, agent: int, named: str, mode: int) -> None:
+        try:
+            _core.check_agent_mounted(os.fsdecode(root), f"/proc/self/fd/{agent}", named=named, mode=mode)
+        except errors.AgentError as error:
+            raise Refusal("unfit", str(error)) from None
+        except errors.LayermeltError as error:
+            number = error.errno if isinstance(error, OSError) else 0
+            raise Refusal("mount", f"the image's programs cannot be read: {error}", number) from None
+
+    return check
 
 
 def die_with_parent(parent: int) -> None:
@@ -124,9 +153,7 @@ def enter_private_namespace(point: bytes) -> None:
     except PermissionError as error:
         raise Refusal("root", "mounting an image needs root with CAP_SYS_ADMIN", error.errno) from None
     except OSError as error:
-        raise Refusal(
-            "mount", f"there is no private mount namespace: {error.strerror}", error.errno
-        ) from None
+        raise Refusal("mount", f"no private mount namespace: {error.strerror}", error.errno) from None
     # For the device's node and the real mount point: /dev may be of a container, with too few nodes.
     flags = ctypes.c_ulong(MS_NOSUID | MS_NOEXEC)
     if all(libc.mount(b"layermelt", point, kind, flags, b"mode=0700") for kind in (b"tmpfs", b"ramfs")):
@@ -206,9 +233,10 @@ def mount(programs: list[str], source: bytes, root: bytes, *, needs_loop: bool) 
 def run(command: list[bytes], *, may_be_killed: bool) -> tuple[int, str]:
     """The exit code of a program (0 for success) and what it said."""
     reading, writing = os.pipe()
+    parent = os.getpid()
     child = os.fork()
     if child == 0:
-        execute(command, writing, may_be_killed=may_be_killed)
+        execute(command, writing, parent, may_be_killed=may_be_killed)
     os.close(writing)
     said = b""
     while data := os.read(reading, 4096):
@@ -218,13 +246,31 @@ def run(command: list[bytes], *, may_be_killed: bool) -> tuple[int, str]:
     return code, " ".join(said.decode("utf-8", "backslashreplace").split())
 
 
-def execute(command: list[bytes], output: int, *, may_be_killed: bool) -> NoReturn:
+def contain() -> None:
+    """Goes on in a process with which all ends that it starts: the first of a PID namespace."""
+    if libc.unshare(CLONE_NEWPID) != 0:
+        return
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reading)
+        libc.prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+        # Fails when the parent died before: nobody else reads this.
+        os.write(writing, b".")
+        return
+    os.close(writing)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    os._exit(code if code >= 0 else 128 - code)
+
+
+def execute(command: list[bytes], output: int, parent: int, *, may_be_killed: bool) -> NoReturn:
     """The child's part."""
     try:
-        # A program that makes the loop device itself is let finish: it holds the device, and so
-        # it and the namespace end in an orderly way a moment after us.
+        # A program that makes the loop device itself is let finish: it holds the device and the
+        # image's lock, and so all ends in an orderly way a moment after us.
         if may_be_killed:
-            libc.prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+            die_with_parent(parent)
+            contain()
         else:
             os.setsid()
         os.dup2(output, 1)
@@ -296,24 +342,17 @@ class Guest:
         """Replaces the file in one step, and reads it back."""
         shown = os.fsdecode(destination)
         parents, name = os.path.split(destination)
-        made = False
-        folder = -1
+        folder = file = -1
         try:
             folder = self.directory(parents)
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(TEMPORARY, dir_fd=folder)
-            file = self.open(
-                TEMPORARY, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, at=folder
-            )
-            made = True
+            # Without a name until it is complete: however this ends, no half of it is in the image.
+            file = self.open(b".", os.O_TMPFILE | os.O_RDWR, 0o600, at=folder)
             copy(agent, file)
             finish(file, mode, owner)
-            inode = os.fstat(file).st_ino
-            os.close(file)
-            os.rename(TEMPORARY, name, src_dir_fd=folder, dst_dir_fd=folder)
-            made = False
+            self.name(file, folder, name)
             os.fsync(folder)
             written = self.open(destination, os.O_RDONLY | os.O_NOFOLLOW)
+            inode = os.fstat(file).st_ino
             verify(agent, written, (inode, stat.S_IFREG | mode, *owner), shown)
             os.close(written)
         except IsADirectoryError:
@@ -323,12 +362,23 @@ class Guest:
         except OSError as error:
             raise refusal(error) from None
         finally:
-            if made:
+            for fd in (file, folder, self.root):
+                if fd >= 0:
+                    os.close(fd)
+
+    def name(self, file: int, folder: int, name: bytes) -> None:
+        """Gives a file that has none its name, in one step, also where another one has it."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(TEMPORARY, dir_fd=folder)
+        try:
+            link(file, folder, name)
+        except FileExistsError:
+            link(file, folder, TEMPORARY)
+            try:
+                os.rename(TEMPORARY, name, src_dir_fd=folder, dst_dir_fd=folder)
+            finally:
                 with contextlib.suppress(OSError):
                     os.unlink(TEMPORARY, dir_fd=folder)
-            if folder >= 0:
-                os.close(folder)
-            os.close(self.root)
 
     def open(self, path: bytes, flags: int, mode: int = 0, *, at: int = -1) -> int:
         """Opens a path as a process would whose root is the image, or the directory `at`."""
@@ -382,6 +432,13 @@ class Guest:
         return made
 
 
+def link(file: int, folder: int, name: bytes) -> None:
+    """A name for a file that was opened with O_TMPFILE."""
+    if libc.linkat(file, b"", folder, name, AT_EMPTY_PATH) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), name)
+
+
 def copy(agent: int, file: int) -> None:
     """All bytes of the agent."""
     offset = 0
@@ -422,15 +479,8 @@ def verify(agent: int, file: int, expected: tuple[int, int, int, int], shown: st
     offset = 0
     while True:
         wanted = read_agent(agent, offset)
-        found = b""
-        while len(found) < len(wanted) and (
-            data := os.pread(file, len(wanted) - len(found), offset + len(found))
-        ):
-            found += data
-        if wanted != found:
-            raise Refusal(
-                "verify", f"what was read back of {shown} is not what was written, from byte {offset}"
-            )
+        if os.pread(file, len(wanted), offset) != wanted:
+            raise Refusal("verify", f"what was read back of {shown} differs from what was written")
         if not wanted:
             if there.st_size != offset:
                 raise Refusal("verify", f"{shown} has {there.st_size} bytes instead of {offset}")

@@ -71,7 +71,7 @@ def test_the_command(image: Path, tmp_path: Path) -> None:
     agent, extra = tmp_path / "agent", tmp_path / "extra"
     agent.write_bytes(b"#!/nothing\n" * 300_000)
     extra.write_bytes(b"")
-    arguments = ["inject", image, "--agent", agent, "--no-agent-check", "--json"]
+    arguments: list[str | Path] = ["inject", image, "--agent", agent, "--no-agent-check", "--json"]
     done = product.run(product.command(*arguments, "--file", f"{extra}:/new/deep/extra:4640"))
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)

@@ -107,3 +107,28 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
     assert ends["killed"] >= KILLS // 4, ends
     assert ends["attached"] >= KILLS // 10, ends
     print(f"{KILLS} kills: {ends}")
+
+
+@pytest.mark.parametrize("victim", ["caller", "child"])
+def test_killed_while_the_mount_program_hangs(victim: str, tmp_path: Path) -> None:
+    """What would go on for a long time ends at once, and the device with it."""
+    layer, folder = tmp_path / "layer", tmp_path / "images"
+    layer.mkdir()
+    folder.mkdir()
+    image, busybox = folder / "rootfs.ext4", tmp_path / "busybox"
+    finished.by_layermelt(layer, image)
+    busybox.write_text("#!/bin/sh\nsleep 54321 & setsid sleep 54321\n")
+    busybox.chmod(0o755)
+    code = CALLER.replace('find_injector("mount")', f'find_injector("mount", busybox={str(busybox)!r})')
+    caller = subprocess.Popen([sys.executable, "-c", code, image, busybox], stderr=subprocess.DEVNULL)
+    with caller:
+        end = time.monotonic() + 20
+        while len(finished.processes(b"sleep\x0054321")) < 2:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        assert len(finished.loop_devices(folder)) == 1
+        os.kill(caller.pid if victim == "caller" else descendants(caller.pid)[0], signal.SIGKILL)
+        assert caller.wait(20) != 0
+    await_release(folder)
+    assert not finished.processes(b"sleep\x0054321")
+    assert finished.complaints(image) == ""

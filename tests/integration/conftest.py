@@ -110,3 +110,12 @@ def judge_image(releases: list[judge.E2fsprogs]) -> Judge:
         assert not found, "\n".join([f"{image}:", *found])
 
     return ask
+
+
+@pytest.fixture(scope="session")
+def oci2rootfs() -> Path:
+    """The program oci2rootfs, of the pinned version."""
+    program = Path(__file__).resolve().parents[2] / ".cache/peers/bin/oci2rootfs"
+    if not os.access(program, os.X_OK):
+        pytest.skip("no oci2rootfs: benches/peers/install.sh .cache/peers oci2rootfs gets it from crates.io")
+    return program

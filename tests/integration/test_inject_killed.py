@@ -130,5 +130,5 @@ def test_killed_while_the_mount_program_hangs(victim: str, tmp_path: Path) -> No
         os.kill(caller.pid if victim == "caller" else descendants(caller.pid)[0], signal.SIGKILL)
         assert caller.wait(20) != 0
     await_release(folder)
-    assert not finished.processes(b"sleep\x0054321")
+    finished.await_end(b"sleep\x0054321")
     assert finished.complaints(image) == ""

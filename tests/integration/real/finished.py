@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import layermelt
@@ -101,3 +102,11 @@ def processes(words: bytes) -> list[bytes]:
         if words in command:
             found.append(command)
     return found
+
+
+def await_end(words: bytes) -> None:
+    """Until none of those is left: the kernel ends a namespace's processes a moment after its first."""
+    end = time.monotonic() + 20
+    while left := processes(words):
+        assert time.monotonic() < end, left
+        time.sleep(0.002)

@@ -2,8 +2,8 @@
  * The agent of the tests and the demo: the first process of a booted image.
  *
  * It says on the console what it finds - the mount it runs on, its own mode, the
- * SHA-256 of the files that the kernel's command line names with agent.hash=PATH -
- * grows the file system to the disk's size if the command line says agent.grow,
+ * SHA-256 of the files that the kernel's command line names with agent.hash=PATH,
+ * the end of the programs that it names with agent.run=PATH - grows the file system to the disk's size if the command line says agent.grow,
  * leaves one file behind so that writing is seen to work, and powers off.
  * Static, so that it runs in an image without any library.
  */
@@ -20,6 +20,7 @@
 #include <sys/reboot.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define SELF "/sbin/vm-agent"
@@ -165,6 +166,26 @@ static void grow(void)
 	close(root);
 }
 
+static void run(char *path)
+{
+	char *arguments[] = { path, NULL };
+	char *environment[] = { "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C.UTF-8", NULL };
+	int status = 0;
+	pid_t child = fork();
+
+	if (child == 0) {
+		execve(path, arguments, environment);
+		say("FAILED to start %s: %s", path, strerror(errno));
+		_exit(127);
+	}
+	if (child < 0 || waitpid(child, &status, 0) != child)
+		say("FAILED to run %s: %s", path, strerror(errno));
+	else if (WIFSIGNALED(status))
+		say("ran %s: signal %d", path, WTERMSIG(status));
+	else
+		say("ran %s: exit code %d", path, WEXITSTATUS(status));
+}
+
 static void do_what_is_requested(void)
 {
 	static char line[8192];
@@ -178,6 +199,8 @@ static void do_what_is_requested(void)
 	for (char *word = strtok(line, " \n"); word != NULL; word = strtok(NULL, " \n"))
 		if (strncmp(word, "agent.hash=", 11) == 0)
 			say_hash(word + 11);
+		else if (strncmp(word, "agent.run=", 10) == 0)
+			run(word + 10);
 		else if (strcmp(word, "agent.grow") == 0)
 			grow();
 }

@@ -74,11 +74,19 @@ def build_agent(folder: Path) -> Path:
     return agent
 
 
-def boot(image: Path, hashes: Sequence[str] = (), *, grow: bool = False, timeout: float = 180) -> Booted:
+def boot(
+    image: Path,
+    hashes: Sequence[str] = (),
+    *,
+    grow: bool = False,
+    runs: Sequence[str] = (),
+    timeout: float = 180,
+) -> Booted:
     """Starts a machine from `image`, which it may write to, and waits until it is off.
 
     `hashes` are paths inside the image whose SHA-256 the agent is to tell; with `grow` it
-    makes the file system as large as the disk.
+    makes the file system as large as the disk. `runs` are programs inside the image that it runs;
+    what they say is in the console.
     """
     found = kernel()
     assert found is not None, missing()
@@ -87,6 +95,7 @@ def boot(image: Path, hashes: Sequence[str] = (), *, grow: bool = False, timeout
     words += ["panic=-1", "rootdelay=5"]
     words += [f"agent.hash={path}" for path in hashes]
     words += ["agent.grow"] if grow else []
+    words += [f"agent.run={path}" for path in runs]
     command = ["qemu-system-x86_64", "-accel", "tcg", "-m", "512", "-no-reboot", "-nic", "none"]
     command += ["-display", "none", "-monitor", "none", "-serial", "stdio"]
     command += ["-kernel", str(found[0]), "-initrd", str(found[1]), "-append", " ".join(words)]

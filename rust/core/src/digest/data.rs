@@ -17,7 +17,7 @@ use rustix::io::Errno;
 
 use super::Digest;
 use crate::blockio::{next_data, read_exact_at, ContentStore, NextData, Opened, Opener};
-use crate::control::Control;
+use crate::control::{Control, Phase};
 use crate::error::{Error, Result};
 use crate::tree::{Content, ContentId, Extent, Tree};
 use crate::workers;
@@ -295,6 +295,7 @@ pub fn file_digest(path: &Path, threads: usize, control: &Control) -> Result<Dig
         return Err(Error::io("hash (it is no regular file)", path)(kind));
     }
     let size = u64::try_from(stat.st_size).unwrap_or(0);
+    control.begin(Phase::Hash, size);
     let mut tree = Tree::new(crate::tree::Metadata {
         mtime: crate::tree::Timestamp::default(),
         uid: 0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from integration.real import store  # noqa: E402 (the path above comes first)
 
 #: As many entries as a small service's image has.
 FILES = 2_000
+#: How many comparisons there are in a whole run.
+GROUPS = 6
 
 
 @pytest.fixture(scope="session")
@@ -39,3 +42,35 @@ def image(layers: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     output = tmp_path_factory.mktemp("image") / "rootfs.ext4"
     return layermelt.build_rootfs(None, output, layers=layers, userxattr=True, sync=False).path
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """One table: each part beside its peers, with ratios of medians of this run."""
+    session = getattr(config, "_benchmarksession", None)
+    found = [one for one in session.benchmarks if one.group] if session is not None else []
+    if not found:
+        return
+    groups: dict[str, list[tuple[str, float]]] = {}
+    for one in found:
+        name = one.params["who"] if one.params else one.name
+        groups.setdefault(one.group, []).append((name, one.stats.median))
+    lines = [
+        "# Parts beside their peers",
+        "",
+        f"Medians of one run, page cache warm, {os.cpu_count()} processors (`pytest benches/test_parts.py`).",
+        "The ratio is that to layermelt's: above 1, we are faster.",
+        "",
+        "| what | who | median | ratio |",
+        "|---|---|---:|---:|",
+    ]
+    for group, rows in groups.items():
+        ours = rows[0][1]
+        for name, median in rows:
+            lines.append(f"| {group} | {name} | {median * 1000:,.1f} ms | {median / ours:.2f} |")
+    page = "\n".join(lines) + "\n"
+    terminalreporter.write("\n" + page)
+    # Of a whole run only: a choice of tests is not a report.
+    if len(groups) >= GROUPS and not config.getoption("keyword"):
+        report = Path(__file__).resolve().parent / "reports" / "parts.md"
+        report.parent.mkdir(exist_ok=True)
+        report.write_text(page)

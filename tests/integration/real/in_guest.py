@@ -75,11 +75,14 @@ def main(folder: Path) -> None:
     os.umask(0o022)
     shutil.rmtree(folder, ignore_errors=True)
     top = make_chain(folder)
-    image = folder / "rootfs.ext4"
+    agent = folder / "vm-agent"
+    write(agent, b"#!/bin/sh\n", 0o755)
     command = [sys.executable, "-m", "layermelt"]
-    subprocess.run(
-        [*command, "build", str(top), "-o", str(image), "--quiet"], check=True, stdout=subprocess.DEVNULL
+    options = ["--cache-dir", str(folder / "cache"), "--agent", str(agent), "--no-agent-check"]
+    converted = subprocess.run(
+        [*command, "convert", str(top), *options], check=True, stdout=subprocess.PIPE, text=True
     )
+    image = Path(converted.stdout.strip())
     subprocess.run([*command, "check", str(image)], check=True, stdout=subprocess.DEVNULL)
     import layermelt
 

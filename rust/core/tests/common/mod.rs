@@ -1,6 +1,8 @@
 //! Trees made in memory, their images, and the judge: `e2fsck -fn`.
 #![allow(missing_docs, unreachable_pub, dead_code)]
 
+pub mod trees;
+
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;

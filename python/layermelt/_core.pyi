@@ -135,6 +135,8 @@ def build_image(
     journal: int | None = None,
     reserved: int = 0,
     check_agent: bool = False,
+    block_size: int = 4096,
+    inode_flags: bool = False,
 ) -> BuildReport: ...
 def check_agent(
     layers: Sequence[str],
@@ -178,7 +180,11 @@ def clone_file(
     progress: Callable[[str, int, int], object] | None,
 ) -> CloneReport: ...
 def layer_digest(
-    layer: str, *, threads: int, progress: Callable[[str, int, int], object] | None
+    layer: str,
+    *,
+    threads: int,
+    progress: Callable[[str, int, int], object] | None,
+    inode_flags: bool = False,
 ) -> bytes: ...
 def chain_digest(
     layers: Sequence[str],
@@ -187,6 +193,7 @@ def chain_digest(
     fuse_overlayfs: bool,
     threads: int,
     progress: Callable[[str, int, int], object] | None,
+    inode_flags: bool = False,
 ) -> bytes: ...
 def stat_fingerprint(
     layers: Sequence[str],
@@ -195,9 +202,14 @@ def stat_fingerprint(
     fuse_overlayfs: bool,
     threads: int,
     progress: Callable[[str, int, int], object] | None,
+    inode_flags: bool = False,
 ) -> bytes: ...
 def layer_fingerprint(
-    layer: str, *, threads: int, progress: Callable[[str, int, int], object] | None
+    layer: str,
+    *,
+    threads: int,
+    progress: Callable[[str, int, int], object] | None,
+    inode_flags: bool = False,
 ) -> tuple[bytes, int | None]: ...
 def chain_of(layers: Sequence[bytes], *, userxattr: bool, fuse_overlayfs: bool) -> bytes: ...
 def file_digest(path: str, *, threads: int, progress: Callable[[str, int, int], object] | None) -> bytes: ...

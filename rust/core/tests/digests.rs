@@ -68,7 +68,7 @@ fn layer(dir: &Path, names: &[&str], change: impl FnOnce(&Path)) -> Digest {
 }
 
 fn digest(root: &Path, threads: usize) -> Digest {
-    layer_digest(root, threads, &Control::default()).unwrap()
+    layer_digest(root, false, threads, &Control::default()).unwrap()
 }
 
 #[test]

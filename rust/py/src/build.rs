@@ -169,7 +169,7 @@ fn injection(argument: &FileArgument) -> Injection {
 #[pyfunction]
 #[pyo3(signature = (layers, output, target, *, userxattr, fuse_overlayfs, files, size, free_space, inodes,
     label, uuid, timestamp, threads, sync, progress, profile="default", journal=None, reserved=0,
-    check_agent=false))]
+    check_agent=false, block_size=4096, inode_flags=false))]
 #[expect(
     clippy::too_many_arguments,
     reason = "they are keywords, and Python's function checks them"
@@ -195,12 +195,15 @@ pub(crate) fn build_image(
     journal: Option<u64>,
     reserved: u64,
     check_agent: bool,
+    block_size: u32,
+    inode_flags: bool,
 ) -> PyResult<BuildReport> {
     let spec = BuildSpec {
         layers,
         merge: MergeOptions {
             userxattr,
             fuse_overlayfs,
+            inode_flags,
             ..MergeOptions::default()
         },
         files: files.iter().map(injection).collect(),
@@ -219,6 +222,7 @@ pub(crate) fn build_image(
                 Some(bytes) => JournalSize::Bytes(bytes),
             },
             reserved,
+            block_size,
         },
         threads,
         sync,

@@ -22,23 +22,24 @@ fn finish(result: Result<Digest, Error>, area: Area) -> PyResult<Bytes> {
 
 /// The digest of a layer directory with all its marks: 32 bytes.
 #[pyfunction]
-#[pyo3(signature = (layer, *, threads, progress))]
+#[pyo3(signature = (layer, *, threads, progress, inode_flags=false))]
 pub(crate) fn layer_digest(
     py: Python<'_>,
     layer: PathBuf,
     threads: usize,
     progress: Option<Py<PyAny>>,
+    inode_flags: bool,
 ) -> PyResult<Bytes> {
     let threads = effective_threads(threads);
     let result = watch::run(py, progress.as_ref(), |control| {
-        digest::layer_digest(&layer, threads, control)
+        digest::layer_digest(&layer, inode_flags, threads, control)
     })?;
     finish(result, Area::Layer)
 }
 
 /// The digest of a chain, base first: 32 bytes.
 #[pyfunction]
-#[pyo3(signature = (layers, *, userxattr, fuse_overlayfs, threads, progress))]
+#[pyo3(signature = (layers, *, userxattr, fuse_overlayfs, threads, progress, inode_flags=false))]
 pub(crate) fn chain_digest(
     py: Python<'_>,
     layers: Vec<PathBuf>,
@@ -46,11 +47,13 @@ pub(crate) fn chain_digest(
     fuse_overlayfs: bool,
     threads: usize,
     progress: Option<Py<PyAny>>,
+    inode_flags: bool,
 ) -> PyResult<Bytes> {
     let threads = effective_threads(threads);
     let options = MergeOptions {
         userxattr,
         fuse_overlayfs,
+        inode_flags,
         ..MergeOptions::default()
     };
     let result = watch::run(py, progress.as_ref(), |control| {
@@ -61,7 +64,7 @@ pub(crate) fn chain_digest(
 
 /// What says without reading data that a chain did not change: 32 bytes.
 #[pyfunction]
-#[pyo3(signature = (layers, *, userxattr, fuse_overlayfs, threads, progress))]
+#[pyo3(signature = (layers, *, userxattr, fuse_overlayfs, threads, progress, inode_flags=false))]
 pub(crate) fn stat_fingerprint(
     py: Python<'_>,
     layers: Vec<PathBuf>,
@@ -69,11 +72,13 @@ pub(crate) fn stat_fingerprint(
     fuse_overlayfs: bool,
     threads: usize,
     progress: Option<Py<PyAny>>,
+    inode_flags: bool,
 ) -> PyResult<Bytes> {
     let threads = effective_threads(threads);
     let options = MergeOptions {
         userxattr,
         fuse_overlayfs,
+        inode_flags,
         ..MergeOptions::default()
     };
     let result = watch::run(py, progress.as_ref(), |control| {
@@ -85,16 +90,17 @@ pub(crate) fn stat_fingerprint(
 /// The same of one layer: 32 bytes, and the newest ctime of a file with data in
 /// ns since 1970, or none.
 #[pyfunction]
-#[pyo3(signature = (layer, *, threads, progress))]
+#[pyo3(signature = (layer, *, threads, progress, inode_flags=false))]
 pub(crate) fn layer_fingerprint(
     py: Python<'_>,
     layer: PathBuf,
     threads: usize,
     progress: Option<Py<PyAny>>,
+    inode_flags: bool,
 ) -> PyResult<(Bytes, Option<i128>)> {
     let threads = effective_threads(threads);
     let result = watch::run(py, progress.as_ref(), |control| {
-        digest::layer_fingerprint(&layer, threads, control)
+        digest::layer_fingerprint(&layer, inode_flags, threads, control)
     })?;
     let newest = result
         .as_ref()

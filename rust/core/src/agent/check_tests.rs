@@ -42,6 +42,7 @@ fn tree() -> Tree {
         gid: 0,
         permissions: 0o755,
         xattrs: XattrSetId::EMPTY,
+        flags: crate::tree::InodeFlags::empty(),
     })
 }
 

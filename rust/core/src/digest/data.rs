@@ -302,6 +302,7 @@ pub fn file_digest(path: &Path, threads: usize, control: &Control) -> Result<Dig
         gid: 0,
         permissions: 0,
         xattrs: crate::tree::XattrSetId::EMPTY,
+        flags: crate::tree::InodeFlags::empty(),
     });
     let content = tree.add_content(Content::Bytes(Box::default()))?;
     let store = OneFile { file: &file, path };

@@ -18,9 +18,16 @@ const CHAIN_CONTEXT: &str = "layermelt 2026-11 chain";
 /// directories have an attribute). Equal for equal layers on any file system, in
 /// any order of reading, with any number of threads.
 ///
-/// Left out is only xfs's raw form of ACLs, which it tells a second time.
-pub fn layer_digest(layer: &Path, threads: usize, control: &Control) -> Result<Digest> {
-    let (tree, files) = layers::read_raw(layer, threads, control)?;
+/// Left out are xfs's raw form of ACLs, which it tells a second time, and unless
+/// `inode_flags` asks for them the flags that `chattr` sets; without such flags
+/// both digests are one.
+pub fn layer_digest(
+    layer: &Path,
+    inode_flags: bool,
+    threads: usize,
+    control: &Control,
+) -> Result<Digest> {
+    let (tree, files) = layers::read_raw(layer, inode_flags, threads, control)?;
     let wanted = wanted(&tree);
     let bytes = wanted
         .iter()
@@ -46,7 +53,7 @@ pub fn chain_digest(
 ) -> Result<Digest> {
     let digests: Vec<Digest> = layers
         .iter()
-        .map(|layer| layer_digest(layer, threads, control))
+        .map(|layer| layer_digest(layer, options.inode_flags, threads, control))
         .collect::<Result<_>>()?;
     Ok(chain_of(&digests, options))
 }

@@ -49,14 +49,19 @@ pub fn stat_fingerprint(
         u8::from(options.fuse_overlayfs),
     ]);
     for layer in layers {
-        hasher.update(&layer_fingerprint(layer, threads, control)?.digest);
+        hasher.update(&layer_fingerprint(layer, options.inode_flags, threads, control)?.digest);
     }
     Ok(*hasher.finalize().as_bytes())
 }
 
-/// The same of one layer.
-pub fn layer_fingerprint(layer: &Path, threads: usize, control: &Control) -> Result<Fingerprint> {
-    let (tree, files) = layers::read_raw(layer, threads, control)?;
+/// The same of one layer; with `inode_flags` as in [`MergeOptions`].
+pub fn layer_fingerprint(
+    layer: &Path,
+    inode_flags: bool,
+    threads: usize,
+    control: &Control,
+) -> Result<Fingerprint> {
+    let (tree, files) = layers::read_raw(layer, inode_flags, threads, control)?;
     let wanted: Vec<ContentId> = wanted(&tree).iter().map(|file| file.content).collect();
     control.begin(Phase::Hash, wanted.len() as u64);
     let share = wanted.len().div_ceil(threads.max(1)).max(STEP);

@@ -3,7 +3,7 @@
 
 use bitflags::bitflags;
 
-use crate::tree::{Device, Timestamp};
+use crate::tree::{Device, InodeFlags, Timestamp};
 
 bitflags! {
     /// What the merge must know of an entry beyond its inode.
@@ -92,6 +92,8 @@ pub(super) struct Entry {
     pub(super) name_len: u8,
     /// See [`Flags`].
     pub(super) flags: Flags,
+    /// What `chattr` set, where it was asked for.
+    pub(super) inode_flags: InodeFlags,
 }
 
 // A million entries of this size stay far below the 300 bytes an inode that a

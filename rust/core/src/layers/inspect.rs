@@ -8,11 +8,13 @@ use rustix::fs::{Access, AtFlags, Stat};
 use rustix::io::Errno;
 
 use super::entry::{Entry, Flags, Type, HIDDEN};
+use super::flags;
 use super::list::Listing;
 use super::scan::{lock, too_large, whiteout, Shared};
 use super::scanned::Shelf;
 use super::xattrs::Reader;
 use crate::error::Result;
+use crate::tree::InodeFlags;
 
 /// A directory found in the one that is looked at.
 #[derive(Clone, Copy, Debug)]
@@ -161,6 +163,14 @@ impl<'a> Inspector<'a> {
             return Ok(entry);
         }
         self.attributes(opened, directory, c".", Type::Directory, &mut entry)?;
+        if self.shared.options.inode_flags {
+            match flags::of(opened) {
+                Ok(found) => entry.inode_flags = found,
+                Err(error) => self
+                    .shared
+                    .failed("read the flags of", directory, b"", error)?,
+            }
+        }
         Ok(entry)
     }
 
@@ -188,6 +198,12 @@ impl<'a> Inspector<'a> {
             entry.flags |= Flags::WHITEOUT;
         } else {
             self.attributes(opened, directory, name, kind, &mut entry)?;
+        }
+        if shared.options.inode_flags && matches!(kind, Type::File | Type::Directory) {
+            match flags::of_name(opened, name) {
+                Ok(found) => entry.inode_flags = found,
+                Err(error) => shared.failed("read the flags of", directory, bytes, error)?,
+            }
         }
         (entry.name, entry.name_len) = self.keep_name(bytes)?;
         match kind {
@@ -257,6 +273,7 @@ impl<'a> Inspector<'a> {
             device: self.device(stat.st_dev)?,
             name_len: 0,
             flags,
+            inode_flags: InodeFlags::empty(),
         })
     }
 

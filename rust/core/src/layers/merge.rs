@@ -113,6 +113,7 @@ fn metadata(entry: &Entry, xattrs: XattrSetId) -> Metadata {
         gid: entry.gid,
         permissions: entry.mode & 0o7777,
         xattrs,
+        flags: entry.inode_flags,
     }
 }
 

@@ -5,6 +5,7 @@
 //! scan       all layers, in parallel  -> scanned  (entry, xattrs)
 //! merge      lookup, redirect         -> tree, and what became of each entry
 //! place      the order in which numbers and data are given out
+//! flags      what chattr set
 //! holes      where the visible sparse files hold data
 //! files      opens the files that the tree tells of
 //! walk       directory descriptors, whatever the depth
@@ -18,6 +19,7 @@ mod chain;
 mod entry;
 mod fates;
 mod files;
+mod flags;
 mod holes;
 mod inspect;
 mod list;
@@ -53,6 +55,9 @@ pub struct MergeOptions {
     /// For a layer by itself: overlay's marks are shown as what they are on
     /// disk.
     pub raw: bool,
+    /// Files and directories keep what `chattr` set of them
+    /// ([`crate::tree::InodeFlags`]); otherwise nobody asks for it.
+    pub inode_flags: bool,
 }
 
 /// Merges `layers`, base first, into what a kernel overlay mount of them would
@@ -105,10 +110,17 @@ fn merge_in_way(
     Ok((tree, files, warnings))
 }
 
-/// Reads one layer as it lies on disk, marks and all ([`MergeOptions::raw`]).
-pub fn read_raw(layer: &Path, threads: usize, control: &Control) -> Result<(Tree, LayerFiles)> {
+/// Reads one layer as it lies on disk, marks and all ([`MergeOptions::raw`]);
+/// with `inode_flags` as in [`MergeOptions`].
+pub fn read_raw(
+    layer: &Path,
+    inode_flags: bool,
+    threads: usize,
+    control: &Control,
+) -> Result<(Tree, LayerFiles)> {
     let options = MergeOptions {
         raw: true,
+        inode_flags,
         ..MergeOptions::default()
     };
     let layers = [layer.to_path_buf()];

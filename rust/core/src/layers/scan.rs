@@ -492,5 +492,6 @@ pub(super) const fn whiteout(name: u32, name_len: u8) -> Entry {
         device: 0,
         name_len,
         flags: Flags::WHITEOUT,
+        inode_flags: crate::tree::InodeFlags::empty(),
     }
 }

@@ -59,7 +59,14 @@ impl Tree {
             Kind::Fifo => (b'p', 0, 0),
             Kind::Socket => (b's', 0, 0),
         };
-        out.push(tag);
+        // An inode with flags has another tag, so that those without have the
+        // digests that they always had.
+        let flags = node.metadata.flags;
+        if flags.is_empty() {
+            out.push(tag);
+        } else {
+            out.extend_from_slice(&[tag.to_ascii_uppercase(), flags.bits()]);
+        }
         out.extend_from_slice(&a.to_le_bytes());
         out.extend_from_slice(&b.to_le_bytes());
         if let Kind::Symlink(target) = node.kind {

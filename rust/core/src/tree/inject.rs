@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, OFlags, Stat};
 
-use super::{Content, Identity, Kind, Metadata, Node, NodeId, Slot, Timestamp, Tree, XattrSetId};
+use super::{
+    Content, Identity, InodeFlags, Kind, Metadata, Node, NodeId, Slot, Timestamp, Tree, XattrSetId,
+};
 use crate::error::{Error, Result};
 
 /// The kernel follows as many symlinks on one path (`MAXSYMLINKS`).
@@ -91,6 +93,7 @@ impl Tree {
                 gid: file.gid,
                 permissions: file.permissions & 0o7777,
                 xattrs: XattrSetId::EMPTY,
+                flags: InodeFlags::empty(),
             },
             links: 0,
         })?;
@@ -213,6 +216,7 @@ impl Way<'_> {
             gid: 0,
             permissions: DIRECTORY_PERMISSIONS,
             xattrs: XattrSetId::EMPTY,
+            flags: InodeFlags::empty(),
         })?;
         self.tree.link(parent, name, made)?;
         self.touch(parent);

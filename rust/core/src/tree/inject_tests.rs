@@ -21,6 +21,7 @@ fn metadata(mtime: Timestamp) -> Metadata {
         gid: 34,
         permissions: 0o700,
         xattrs: XattrSetId::EMPTY,
+        flags: InodeFlags::empty(),
     }
 }
 
@@ -151,6 +152,7 @@ fn makes_parents() {
             gid: 0,
             permissions: 0o755,
             xattrs: XattrSetId::EMPTY,
+            flags: InodeFlags::empty(),
         };
         assert_eq!(node.metadata, expected);
         assert_eq!(node.links, 1);
@@ -306,6 +308,7 @@ fn metadata_is_as_told_and_the_time_is_the_newest() {
         gid: 2,
         permissions: 0o4755,
         xattrs: XattrSetId::EMPTY,
+        flags: InodeFlags::empty(),
     };
     assert_eq!(tree.node(node).metadata, expected);
     assert_eq!(

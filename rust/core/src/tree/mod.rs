@@ -20,7 +20,9 @@ mod xattrs;
 pub use content::{Content, ContentId, Extent, HoleMap, Identity, SourceDir, SourceDirId};
 pub use counts::Counts;
 pub use names::{NameRef, Names};
-pub use node::{Device, Directory, DirectoryId, Entry, Kind, Metadata, Node, NodeId, Timestamp};
+pub use node::{
+    Device, Directory, DirectoryId, Entry, InodeFlags, Kind, Metadata, Node, NodeId, Timestamp,
+};
 pub use xattrs::{Xattr, XattrSet, XattrSetId, XattrSets};
 
 use crate::error::{Error, Result};

@@ -1,5 +1,7 @@
 //! Inodes, directories and their entries.
 
+use bitflags::bitflags;
+
 use super::content::ContentId;
 use super::names::NameRef;
 use super::xattrs::XattrSetId;
@@ -50,6 +52,23 @@ pub struct Timestamp {
     pub nanoseconds: u32,
 }
 
+bitflags! {
+    /// What `chattr` sets on regular files and directories. They are the
+    /// file's own, not the file system's: those that say how a file is kept
+    /// (compressed, extents, verity) are not among them.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+    pub struct InodeFlags: u8 {
+        /// Nothing of it may be changed.
+        const IMMUTABLE = 1 << 0;
+        /// It may only be appended to.
+        const APPEND = 1 << 1;
+        /// `dump` leaves it out.
+        const NODUMP = 1 << 2;
+        /// Reading does not move its atime.
+        const NOATIME = 1 << 3;
+    }
+}
+
 /// What every inode has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Metadata {
@@ -63,6 +82,8 @@ pub struct Metadata {
     pub permissions: u16,
     /// Extended attributes, as the merged view shows them.
     pub xattrs: XattrSetId,
+    /// Flags, where they were asked for.
+    pub flags: InodeFlags,
 }
 
 /// A device number.

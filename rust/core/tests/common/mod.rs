@@ -12,8 +12,8 @@ use layermelt_core::control::Control;
 use layermelt_core::ext4::plan::{ImageOptions, Plan};
 use layermelt_core::ext4::write::{fill_region, write_image, WriteOptions, Written};
 use layermelt_core::tree::{
-    Content, ContentId, Entry, Kind, Metadata, Node, NodeId, Slot, Timestamp, Tree, Xattr,
-    XattrSetId,
+    Content, ContentId, Entry, InodeFlags, Kind, Metadata, Node, NodeId, Slot, Timestamp, Tree,
+    Xattr, XattrSetId,
 };
 use layermelt_core::Result;
 
@@ -55,6 +55,7 @@ pub fn metadata(permissions: u16) -> Metadata {
         gid: 100_000,
         permissions,
         xattrs: XattrSetId::EMPTY,
+        flags: InodeFlags::empty(),
     }
 }
 

@@ -28,6 +28,14 @@ bitflags! {
     /// `i_flags`
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct InodeFlags: u32 {
+        /// Nothing of it may be changed.
+        const IMMUTABLE = 0x0000_0010;
+        /// It may only be appended to.
+        const APPEND = 0x0000_0020;
+        /// `dump` leaves it out.
+        const NODUMP = 0x0000_0040;
+        /// Reading does not move its atime.
+        const NOATIME = 0x0000_0080;
         /// The directory has a hash tree.
         const INDEX = 0x0000_1000;
         /// `i_blocks` counts blocks, not 512-byte sectors.

@@ -9,7 +9,7 @@ use crate::ext4::format::inode::{
 };
 use crate::ext4::format::xattr::{encode_in_inode, value_hash, ValueId, ValueInode};
 use crate::ext4::format::{put_u32, BLOCK_SIZE};
-use crate::tree::{Kind, NodeId};
+use crate::tree::{self, Kind, NodeId};
 
 impl Plan<'_> {
     /// The inode of a visible node.
@@ -27,7 +27,7 @@ impl Plan<'_> {
             // At most LINK_MAX: validated.
             links: known.links as u16,
             blocks: blocks(extents) + blocks(tree_runs),
-            flags: InodeFlags::empty(),
+            flags: wished_flags(meta.flags),
             block: [0; 60],
             xattr_block: self.attributes.block_of(node),
             xattrs: encode_in_inode(self.attributes.in_inode(meta.xattrs), |value| {
@@ -196,6 +196,19 @@ impl Plan<'_> {
             ..self.own_inode(mode::REGULAR | 0o600)
         }
     }
+}
+
+fn wished_flags(wished: tree::InodeFlags) -> InodeFlags {
+    let mut flags = InodeFlags::empty();
+    for (theirs, ours) in [
+        (tree::InodeFlags::IMMUTABLE, InodeFlags::IMMUTABLE),
+        (tree::InodeFlags::APPEND, InodeFlags::APPEND),
+        (tree::InodeFlags::NODUMP, InodeFlags::NODUMP),
+        (tree::InodeFlags::NOATIME, InodeFlags::NOATIME),
+    ] {
+        flags.set(ours, wished.contains(theirs));
+    }
+    flags
 }
 
 fn blocks(runs: &[Run]) -> u64 {

@@ -74,6 +74,7 @@ pub struct Plan<'t> {
 impl<'t> Plan<'t> {
     /// Plans an image of `tree`.
     pub fn new(tree: &'t Tree, options: &ImageOptions) -> Result<Self> {
+        validate::block_size(options.block_size)?;
         let label = validate::label(&options.label)?;
         let mut warnings = Vec::new();
         validate::tree(tree, &mut warnings)?;

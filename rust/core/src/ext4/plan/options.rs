@@ -53,6 +53,8 @@ pub struct ImageOptions {
     pub free_space: u64,
     /// Inodes there are to be at the least, or one for each 16 KiB.
     pub inodes: Option<u64>,
+    /// Bytes of a block: 1,024, 2,048 or 4,096.
+    pub block_size: u32,
     /// Label, at most 16 bytes.
     pub label: Vec<u8>,
     /// UUID, or one derived from the tree.
@@ -71,6 +73,7 @@ impl Default for ImageOptions {
             reserved: 0,
             free_space: 256 << 20,
             inodes: None,
+            block_size: 4096,
             label: Vec::new(),
             uuid: None,
             timestamp: None,

@@ -34,6 +34,17 @@ pub(crate) fn label(label: &[u8]) -> Result<[u8; 16]> {
     Ok(padded)
 }
 
+/// Sees that images can have the wished block size.
+pub(crate) fn block_size(wished: u32) -> Result<()> {
+    if wished == BLOCK_SIZE {
+        return Ok(());
+    }
+    Err(Error::InvalidOption {
+        option: "block size",
+        reason: format!("{wished} bytes; images have blocks of {BLOCK_SIZE} bytes"),
+    })
+}
+
 /// Blocks of the wished journal, if one is wished.
 pub(crate) fn journal(options: &ImageOptions) -> Result<Option<u32>> {
     /// `JBD2_MIN_JOURNAL_BLOCKS`

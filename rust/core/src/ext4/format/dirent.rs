@@ -1,14 +1,18 @@
 //! Directory blocks of `struct ext4_dir_entry_2` records.
 
 use super::checksum::Checksum;
-use super::{put_u16, put_u32, BLOCK_SIZE};
+use super::{put_u16, put_u32, BlockSize};
 use crate::tree::Kind;
 
 /// Bytes of the checksum record at a block's end (`ext4_dir_entry_tail`). It is
 /// there in every profile, so that directories have the same blocks in all.
 pub const TAIL_SIZE: usize = 12;
+
 /// Bytes of a block that hold records.
-pub const ROOM: usize = BLOCK_SIZE as usize - TAIL_SIZE;
+#[must_use]
+pub const fn room(block: BlockSize) -> usize {
+    block.size() - TAIL_SIZE
+}
 
 /// Bytes a record of that name needs (`ext4_dir_rec_len`).
 #[must_use]
@@ -68,9 +72,10 @@ impl<'a> BlockWriter<'a> {
     /// Ends the block: stretches the last record (or makes one that is free)
     /// and writes the checksum. `seed` is that of the directory's inode.
     pub fn finish(self, seed: Checksum) {
-        let rest = ROOM - self.last;
+        let room = self.block.len() - TAIL_SIZE;
+        let rest = room - self.last;
         put_u16(&mut self.block[self.last..], 4, rest as u16);
-        let (records, tail) = self.block.split_at_mut(ROOM);
+        let (records, tail) = self.block.split_at_mut(room);
         // Without checksums the same bytes are a free record.
         put_u16(tail, 4, TAIL_SIZE as u16); // det_rec_len
         if seed.is_on() {

@@ -2,17 +2,26 @@
 //! `ext4_extent`, 12 bytes each.
 
 use super::checksum::Checksum;
-use super::{high32, low16, low32, put_u16, put_u32, BLOCK_SIZE};
+use super::{high32, low16, low32, put_u16, put_u32, BlockSize};
 
 /// Records in `i_block` behind its header.
 pub const INLINE_RECORDS: usize = 4;
-/// Records in a block behind its header; 4 bytes at the end are its checksum.
-pub const BLOCK_RECORDS: usize = (BLOCK_SIZE as usize - 12) / 12;
 /// Blocks an extent may have; above that the length means "unwritten"
 /// (`EXT_INIT_MAX_LEN`).
 pub const MAX_EXTENT_BLOCKS: u32 = 1 << 15;
 
 const MAGIC: u16 = 0xf30a;
+
+/// Records in a block behind its header; the 4 bytes or more that are left at
+/// the end have the checksum.
+#[must_use]
+pub const fn block_records(block: BlockSize) -> usize {
+    records(block.size())
+}
+
+const fn records(bytes: usize) -> usize {
+    (bytes - 12) / 12
+}
 
 /// Blocks of a file that lie side by side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +91,8 @@ pub fn encode_leaf_block(
     extents: impl ExactSizeIterator<Item = Extent>,
     seed: Checksum,
 ) {
-    put_header(raw, extents.len(), BLOCK_RECORDS, 0);
+    let max = records(raw.len());
+    put_header(raw, extents.len(), max, 0);
     for (slot, extent) in raw[12..].chunks_exact_mut(12).zip(extents) {
         put_extent(slot, &extent);
     }
@@ -96,7 +106,8 @@ pub fn encode_index_block(
     depth: u16,
     seed: Checksum,
 ) {
-    put_header(raw, nodes.len(), BLOCK_RECORDS, depth);
+    let max = records(raw.len());
+    put_header(raw, nodes.len(), max, depth);
     for (slot, node) in raw[12..].chunks_exact_mut(12).zip(nodes) {
         put_index(slot, &node);
     }
@@ -105,9 +116,11 @@ pub fn encode_index_block(
 
 /// `struct ext4_extent_tail`: over header and all slots, used or not.
 fn put_tail(raw: &mut [u8], seed: Checksum) {
-    let end = 12 + 12 * BLOCK_RECORDS;
+    let end = 12 + 12 * records(raw.len());
     let checksum = seed.bytes(&raw[..end]).value();
     put_u32(raw, end, checksum); // et_checksum
 }
 
-const _: () = assert!(12 + 12 * BLOCK_RECORDS + 4 <= BLOCK_SIZE as usize);
+const _: () = assert!(12 + 12 * records(1024) + 4 <= 1024);
+const _: () = assert!(12 + 12 * records(2048) + 4 <= 2048);
+const _: () = assert!(12 + 12 * records(4096) + 4 <= 4096);

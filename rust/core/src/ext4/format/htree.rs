@@ -3,7 +3,7 @@
 
 use super::checksum::Checksum;
 use super::dirent::{record_size, DIRECTORY};
-use super::{put_u16, put_u32, BLOCK_SIZE};
+use super::{put_u16, put_u32, BlockSize};
 
 /// Where the root's index begins: behind ".", ".." and `dx_root_info`.
 const ROOT_OFFSET: usize = record_size(1) + record_size(2) + 8;
@@ -15,9 +15,20 @@ const TAIL_SIZE: usize = 8;
 const ENTRY_SIZE: usize = 8;
 
 /// Blocks that the root points at (`dx_root_limit`).
-pub const ROOT_LIMIT: usize = (BLOCK_SIZE as usize - ROOT_OFFSET - TAIL_SIZE) / ENTRY_SIZE;
+#[must_use]
+pub const fn root_limit(block: BlockSize) -> usize {
+    limit(block.size(), ROOT_OFFSET)
+}
+
 /// Blocks that a node points at (`dx_node_limit`).
-pub const NODE_LIMIT: usize = (BLOCK_SIZE as usize - NODE_OFFSET - TAIL_SIZE) / ENTRY_SIZE;
+#[must_use]
+pub const fn node_limit(block: BlockSize) -> usize {
+    limit(block.size(), NODE_OFFSET)
+}
+
+const fn limit(bytes: usize, offset: usize) -> usize {
+    (bytes - offset - TAIL_SIZE) / ENTRY_SIZE
+}
 
 /// A block of the directory and the least hash below it. Bit 0 of the hash
 /// says that the block before ends with the same hash.
@@ -44,14 +55,15 @@ pub fn encode_root(
     raw[7] = DIRECTORY;
     raw[8] = b'.';
     put_u32(raw, 12, parent);
-    put_u16(raw, 16, (BLOCK_SIZE as usize - record_size(1)) as u16); // hides the rest
+    let rest = raw.len() - record_size(1);
+    put_u16(raw, 16, rest as u16); // hides the rest
     raw[18] = 2;
     raw[19] = DIRECTORY;
     raw[20..22].copy_from_slice(b"..");
     raw[28] = 1; // hash_version: half MD4; s_flags says that it is signed
     raw[29] = 8; // info_length
     raw[30] = levels; // indirect_levels
-    put_index(raw, ROOT_OFFSET, ROOT_LIMIT, entries, seed);
+    put_index(raw, ROOT_OFFSET, entries, seed);
 }
 
 /// A block between root and leaves. `seed` is that of the directory's inode.
@@ -60,18 +72,19 @@ pub fn encode_node(
     entries: impl ExactSizeIterator<Item = DxEntry>,
     seed: Checksum,
 ) {
-    put_u16(raw, 4, BLOCK_SIZE as u16); // one free record hides all
-    put_index(raw, NODE_OFFSET, NODE_LIMIT, entries, seed);
+    let all = raw.len() as u16;
+    put_u16(raw, 4, all); // one free record hides all
+    put_index(raw, NODE_OFFSET, entries, seed);
 }
 
 /// Limit and count lie where the first entry's hash would.
 fn put_index(
     raw: &mut [u8],
     offset: usize,
-    limit: usize,
     entries: impl ExactSizeIterator<Item = DxEntry>,
     seed: Checksum,
 ) {
+    let limit = limit(raw.len(), offset);
     let count = entries.len();
     let slots = raw[offset..].chunks_exact_mut(ENTRY_SIZE);
     for (slot, entry) in slots.zip(entries) {

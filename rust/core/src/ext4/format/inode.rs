@@ -3,7 +3,7 @@
 use bitflags::bitflags;
 
 use super::checksum::Checksum;
-use super::{high16, high32, low16, low32, put_u16, put_u32, INODE_SIZE};
+use super::{high16, high32, low16, low32, put_u16, put_u32, BlockSize, INODE_SIZE};
 use crate::tree::{Device, Timestamp};
 
 /// `i_extra_isize`: the fields up to `i_projid`.
@@ -109,11 +109,16 @@ impl Inode {
     /// The inode of number `number` as it lies on disk. `seed` is the file
     /// system's.
     #[must_use]
-    pub fn encode(&self, number: u32, seed: Checksum) -> [u8; INODE_SIZE as usize] {
+    pub fn encode(
+        &self,
+        number: u32,
+        block: BlockSize,
+        seed: Checksum,
+    ) -> [u8; INODE_SIZE as usize] {
         let mut raw = [0; INODE_SIZE as usize];
         let (seconds, extra) = encode_time(self.time);
         // i_blocks counts sectors in 48 bits; above that it counts blocks.
-        let sectors = self.blocks << (super::BLOCK_BITS - 9);
+        let sectors = self.blocks << (block.bits() - 9);
         let (i_blocks, flags) = if sectors < 1 << 48 {
             (sectors, self.flags)
         } else {

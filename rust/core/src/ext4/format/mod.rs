@@ -5,6 +5,7 @@
 //! offsets and names are the kernel's, from `fs/ext4/ext4.h`, `ext4_extents.h`
 //! and `xattr.h`, and from `include/linux/jbd2.h`.
 
+mod block_size;
 pub mod checksum;
 pub mod dirent;
 pub mod extent;
@@ -16,16 +17,10 @@ pub mod journal;
 pub mod superblock;
 pub mod xattr;
 
-/// The only block size so far, in bytes.
-pub const BLOCK_SIZE: u32 = 4096;
-/// log2 of [`BLOCK_SIZE`].
-pub const BLOCK_BITS: u32 = 12;
-/// A block bitmap is one block: a group has as many blocks as that has bits.
-pub const BLOCKS_PER_GROUP: u32 = BLOCK_SIZE * 8;
+pub use block_size::BlockSize;
+
 /// On-disk size of an inode in bytes.
 pub const INODE_SIZE: u32 = 256;
-/// Inodes in one block of an inode table.
-pub const INODES_PER_BLOCK: u32 = BLOCK_SIZE / INODE_SIZE;
 /// The root directory's number (`EXT4_ROOT_INO`).
 pub const ROOT_INODE: u32 = 2;
 /// The inode that keeps the reserved descriptor blocks (`EXT4_RESIZE_INO`).

@@ -2,7 +2,7 @@
 
 use super::checksum::Checksum;
 use super::features::Features;
-use super::{high32, low32, put_u16, put_u32, put_u64};
+use super::{high32, low32, put_u16, put_u32, put_u64, BlockSize};
 
 /// Where the primary superblock begins, in bytes.
 pub const SUPERBLOCK_OFFSET: u64 = 1024;
@@ -10,8 +10,6 @@ pub const SUPERBLOCK_OFFSET: u64 = 1024;
 pub const SUPERBLOCK_SIZE: usize = 1024;
 /// `s_magic`
 pub const MAGIC: u16 = 0xef53;
-/// `s_log_groups_per_flex`: 16 groups keep their bitmaps and tables together.
-pub const LOG_GROUPS_PER_FLEX: u8 = 4;
 /// `s_def_hash_version` half_md4 (`EXT4_HASH_HALF_MD4` in the kernel's terms;
 /// whether signed is said by `s_flags`).
 const HASH_HALF_MD4: u8 = 1;
@@ -24,6 +22,8 @@ const DEFAULT_MOUNT_OPTIONS: u32 = 0x0004 | 0x0008;
 /// What the superblock says. All counts are of the whole file system.
 #[derive(Clone, Debug)]
 pub struct Superblock {
+    /// Size of a block.
+    pub block_size: BlockSize,
     /// Inodes.
     pub inodes: u32,
     /// Blocks.
@@ -68,10 +68,11 @@ impl Superblock {
         put_u32(&mut raw, 0x08, low32(self.reserved_blocks)); // s_r_blocks_count_lo
         put_u32(&mut raw, 0x0c, low32(self.free_blocks)); // s_free_blocks_count_lo
         put_u32(&mut raw, 0x10, self.free_inodes); // s_free_inodes_count
-        put_u32(&mut raw, 0x18, super::BLOCK_BITS - 10); // s_log_block_size
-        put_u32(&mut raw, 0x1c, super::BLOCK_BITS - 10); // s_log_cluster_size
-        put_u32(&mut raw, 0x20, super::BLOCKS_PER_GROUP); // s_blocks_per_group
-        put_u32(&mut raw, 0x24, super::BLOCKS_PER_GROUP); // s_clusters_per_group
+        put_u32(&mut raw, 0x14, self.block_size.first_block()); // s_first_data_block
+        put_u32(&mut raw, 0x18, self.block_size.bits() - 10); // s_log_block_size
+        put_u32(&mut raw, 0x1c, self.block_size.bits() - 10); // s_log_cluster_size
+        put_u32(&mut raw, 0x20, self.block_size.blocks_per_group()); // s_blocks_per_group
+        put_u32(&mut raw, 0x24, self.block_size.blocks_per_group()); // s_clusters_per_group
         put_u32(&mut raw, 0x28, self.inodes_per_group); // s_inodes_per_group
         put_u32(&mut raw, 0x30, self.write_time); // s_wtime
         put_u16(&mut raw, 0x36, u16::MAX); // s_max_mnt_count: never check by count
@@ -111,7 +112,7 @@ impl Superblock {
         put_u16(&mut raw, 0x15c, super::inode::EXTRA_ISIZE); // s_min_extra_isize
         put_u16(&mut raw, 0x15e, super::inode::EXTRA_ISIZE); // s_want_extra_isize
         put_u32(&mut raw, 0x160, FLAGS_SIGNED_HASH); // s_flags
-        raw[0x174] = LOG_GROUPS_PER_FLEX; // s_log_groups_per_flex
+        raw[0x174] = self.block_size.log_groups_per_flex() as u8; // s_log_groups_per_flex
         raw[0x175] = u8::from(f.has_checksums()); // s_checksum_type: 1 is crc32c
         put_u64(&mut raw, 0x178, 0); // s_kbytes_written
                                      // s_overhead_clusters has 32 bits; 0 lets the kernel count by itself.

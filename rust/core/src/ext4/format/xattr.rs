@@ -3,7 +3,7 @@
 
 use super::checksum::Checksum;
 use super::inode::XATTR_ROOM;
-use super::{put_u16, put_u32, BLOCK_SIZE};
+use super::{put_u16, put_u32, BlockSize};
 use crate::tree::Xattr;
 
 /// How many inodes may share a block of attributes
@@ -16,10 +16,13 @@ const ENTRY_SIZE: usize = 16;
 const TERMINATOR_SIZE: usize = 4;
 const BLOCK_HEADER_SIZE: usize = 32;
 const INODE_HEADER_SIZE: usize = 4;
-/// Bytes for entries and values in a block.
-const BLOCK_ROOM: usize = BLOCK_SIZE as usize - BLOCK_HEADER_SIZE - TERMINATOR_SIZE;
 /// Bytes for entries and values in an inode.
 const INODE_ROOM: usize = XATTR_ROOM - INODE_HEADER_SIZE - TERMINATOR_SIZE;
+
+/// Bytes for entries and values in a block.
+const fn block_room(block: BlockSize) -> usize {
+    block.size() - BLOCK_HEADER_SIZE - TERMINATOR_SIZE
+}
 
 /// Why an attribute cannot be kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,10 +163,11 @@ pub struct Packed {
 /// value goes into an inode of its own, for which `keep` gives an id.
 pub fn pack(
     mut entries: Vec<Entry>,
+    block_size: BlockSize,
     mut keep: impl FnMut(&[u8]) -> ValueId,
 ) -> Result<Packed, XattrFault> {
     loop {
-        if let Some(packed) = divide(&entries) {
+        if let Some(packed) = divide(&entries, block_size) {
             return Ok(packed);
         }
         let inline = entries.iter_mut().filter(|entry| entry.outside.is_none());
@@ -175,7 +179,7 @@ pub fn pack(
     }
 }
 
-fn divide(entries: &[Entry]) -> Option<Packed> {
+fn divide(entries: &[Entry], block_size: BlockSize) -> Option<Packed> {
     let mut sorted = entries.to_vec();
     sorted.sort_by_cached_key(|entry| (std::cmp::Reverse(entry.size()), entry.clone()));
     let mut room = INODE_ROOM;
@@ -186,7 +190,7 @@ fn divide(entries: &[Entry]) -> Option<Packed> {
         }
         fits
     });
-    if block.iter().map(Entry::size).sum::<usize>() > BLOCK_ROOM {
+    if block.iter().map(Entry::size).sum::<usize>() > block_room(block_size) {
         return None;
     }
     inside.sort();
@@ -337,7 +341,7 @@ mod tests {
     fn limits_are_the_kernels() {
         let pack = |entries| {
             let mut kept = 0;
-            let packed = pack(entries, |_| {
+            let packed = pack(entries, BlockSize::PAGE, |_| {
                 kept += 1;
                 ValueId(0)
             });

@@ -18,7 +18,7 @@ pub(crate) struct Allocator<'a> {
 }
 
 impl<'a> Allocator<'a> {
-    /// Begins at block 0.
+    /// Begins at the first block of group 0.
     #[must_use]
     pub(crate) fn new(geometry: &'a Geometry) -> Self {
         let mut reserved = geometry.reserved();
@@ -27,7 +27,7 @@ impl<'a> Allocator<'a> {
         Self {
             reserved,
             ahead,
-            next: 0,
+            next: geometry.group_start(0),
             runs: Vec::new(),
         }
     }

@@ -3,9 +3,10 @@
 
 use std::collections::HashMap;
 
+use super::validate::larger;
 use crate::error::{Error, Result};
 use crate::ext4::format::xattr::{pack, Entry, Packed, ValueId, XattrFault, REFCOUNT_MAX};
-use crate::ext4::format::BLOCK_SIZE;
+use crate::ext4::format::BlockSize;
 use crate::tree::{NodeId, Tree, XattrSetId};
 
 /// A block of attributes.
@@ -29,8 +30,9 @@ pub(crate) struct Value {
 }
 
 /// All sets as ext4 keeps them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Attributes {
+    block_size: BlockSize,
     packed: Vec<Packed>,
     values: Vec<Value>,
     value_ids: HashMap<Box<[u8]>, ValueId>,
@@ -43,8 +45,20 @@ pub(crate) struct Attributes {
 impl Attributes {
     /// Packs every set that a visible inode has. Sentences about attributes
     /// that were left out are added to `warnings`.
-    pub(crate) fn new(tree: &Tree, warnings: &mut Vec<String>) -> Result<Self> {
-        let mut attributes = Self::default();
+    pub(crate) fn new(
+        tree: &Tree,
+        block_size: BlockSize,
+        warnings: &mut Vec<String>,
+    ) -> Result<Self> {
+        let mut attributes = Self {
+            block_size,
+            packed: Vec::new(),
+            values: Vec::new(),
+            value_ids: HashMap::new(),
+            blocks: Vec::new(),
+            open: HashMap::new(),
+            of_node: HashMap::new(),
+        };
         let mut packed = vec![None; tree.xattr_sets().len()];
         for (id, node) in tree.nodes() {
             let set = node.metadata.xattrs;
@@ -64,8 +78,10 @@ impl Attributes {
         set: XattrSetId,
         warnings: &mut Vec<String>,
     ) -> Result<Packed> {
-        let entries = translate(tree, node, set, warnings)?;
-        pack(entries, |value| self.keep(value)).map_err(|fault| refuse(tree, node, "", fault))
+        let entries = translate(tree, node, set, self.block_size, warnings)?;
+        let block_size = self.block_size;
+        pack(entries, block_size, |value| self.keep(value))
+            .map_err(|fault| refuse(tree, node, "", block_size, fault))
     }
 
     fn keep(&mut self, value: &[u8]) -> ValueId {
@@ -149,7 +165,7 @@ impl Attributes {
         entries
             .filter_map(Entry::outside)
             .map(|id| self.values[id.0 as usize].bytes.len() as u64)
-            .map(|bytes| bytes.div_ceil(u64::from(BLOCK_SIZE)))
+            .map(|bytes| self.block_size.blocks_of(bytes))
             .sum()
     }
 
@@ -173,6 +189,7 @@ fn translate(
     tree: &Tree,
     node: NodeId,
     set: XattrSetId,
+    block_size: BlockSize,
     warnings: &mut Vec<String>,
 ) -> Result<Vec<Entry>> {
     let mut entries = Vec::new();
@@ -185,18 +202,24 @@ fn translate(
                 "{}: the attribute {name} is a property of the host's btrfs and was left out",
                 tree.display_path(node),
             )),
-            Err(fault) => return Err(refuse(tree, node, &name, fault)),
+            Err(fault) => return Err(refuse(tree, node, &name, block_size, fault)),
         }
     }
     Ok(entries)
 }
 
-fn refuse(tree: &Tree, node: NodeId, name: &str, fault: XattrFault) -> Error {
+fn refuse(
+    tree: &Tree,
+    node: NodeId,
+    name: &str,
+    block_size: BlockSize,
+    fault: XattrFault,
+) -> Error {
     let reason = match fault {
         XattrFault::Prefix => format!("ext4 cannot keep the attribute {name}: it knows user., trusted., security. and POSIX ACLs; remove it from the layer"),
         XattrFault::Name => format!("the attribute name {name:?} is empty or longer than 255 bytes behind its prefix"),
         XattrFault::Acl => format!("the value of {name} is no POSIX ACL of version 2: set it anew in the layer"),
-        XattrFault::Room => "the names of its extended attributes need more than the inode and one block of 4,096 bytes; remove some from the layer".into(),
+        XattrFault::Room => format!("the names of its extended attributes need more than the inode and one block of {} bytes; remove some from the layer{}", block_size.bytes(), larger(block_size)),
     };
     Error::Unrepresentable {
         path: tree.display_path(node),

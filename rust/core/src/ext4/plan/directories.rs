@@ -4,8 +4,9 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use crate::ext4::format::dirent::{record_size, ROOM};
-use crate::ext4::format::htree::{self, DxEntry, NODE_LIMIT, ROOT_LIMIT};
+use crate::ext4::format::dirent::{record_size, room};
+use crate::ext4::format::htree::{self, node_limit, root_limit, DxEntry};
+use crate::ext4::format::BlockSize;
 use crate::tree::{Directory, NodeId, Tree};
 
 /// The directory that e2fsck links lost files into.
@@ -15,7 +16,7 @@ pub(crate) const LOST_AND_FOUND_NAME: &[u8] = b"lost+found";
 const DOTS: usize = record_size(1) + record_size(2);
 
 /// Blocks of every directory.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Directories {
     /// Those of more than one block.
     hashed: HashMap<NodeId, Hashed>,
@@ -30,6 +31,7 @@ pub(crate) struct Hashed {
     /// Entries (by their place in the directory, see [`Listed`]), by hash.
     order: Box<[u32]>,
     leaves: Box<[Leaf]>,
+    block_size: BlockSize,
     /// Nodes of each level between root and leaves, from the root down.
     levels: Vec<usize>,
 }
@@ -68,7 +70,12 @@ pub(crate) enum Block<'a> {
 impl Directories {
     /// Divides the entries of all directories of `tree`. `lost_and_found` says
     /// whether the root gets one of our making.
-    pub(crate) fn new(tree: &Tree, lost_and_found: bool, hash_seed: &[u8; 16]) -> Self {
+    pub(crate) fn new(
+        tree: &Tree,
+        lost_and_found: bool,
+        block_size: BlockSize,
+        hash_seed: &[u8; 16],
+    ) -> Self {
         let mut directories = Self {
             hashed: HashMap::new(),
             lost_and_found_in: lost_and_found.then_some(tree.root()),
@@ -91,8 +98,8 @@ impl Directories {
             } else {
                 0
             };
-            if DOTS + records + own > ROOM {
-                let hashed = Hashed::new(tree, directory, ours, hash_seed);
+            if DOTS + records + own > room(block_size) {
+                let hashed = Hashed::new(tree, directory, ours, block_size, hash_seed);
                 directories.hashed.insert(id, hashed);
             }
         }
@@ -144,7 +151,13 @@ impl Directories {
 }
 
 impl Hashed {
-    fn new(tree: &Tree, directory: &Directory, ours: bool, seed: &[u8; 16]) -> Self {
+    fn new(
+        tree: &Tree,
+        directory: &Directory,
+        ours: bool,
+        block_size: BlockSize,
+        seed: &[u8; 16],
+    ) -> Self {
         let names = directory.entries.iter().map(|entry| tree.name(entry.name));
         let names = names.chain(ours.then_some(LOST_AND_FOUND_NAME));
         let mut sorted: Vec<(u32, u32, u32, u16)> = (0u32..)
@@ -158,24 +171,25 @@ impl Hashed {
         sorted.sort_unstable();
 
         let mut leaves: Vec<Leaf> = Vec::new();
-        let mut room = 0;
+        let mut left = 0;
         let mut before = None;
         for (start, &(hash, _, _, size)) in (0u32..).zip(&sorted) {
             let size = usize::from(size);
-            if size > room {
+            if size > left {
                 let continued = u32::from(before == Some(hash));
                 leaves.push(Leaf {
                     start,
                     hash: hash | continued,
                 });
-                room = ROOM;
+                left = room(block_size);
             }
-            room -= size;
+            left -= size;
             before = Some(hash);
         }
         Self {
             order: sorted.into_iter().map(|(_, _, place, _)| place).collect(),
-            levels: levels(leaves.len()),
+            block_size,
+            levels: levels(leaves.len(), block_size),
             leaves: leaves.into(),
         }
     }
@@ -185,7 +199,7 @@ impl Hashed {
     }
 
     fn blocks(&self) -> u32 {
-        // Fewer than 2^32 entries, and a node has 510 blocks below it.
+        // Fewer than 2^32 entries, and a node has many blocks below it.
         (1 + self.nodes() + self.leaves.len()) as u32
     }
 
@@ -213,8 +227,9 @@ impl Hashed {
             .get(level + 1)
             .copied()
             .unwrap_or(self.leaves.len());
-        let start = node * NODE_LIMIT;
-        self.pointers(level + 1, start..below.min(start + NODE_LIMIT))
+        let limit = node_limit(self.block_size);
+        let start = node * limit;
+        self.pointers(level + 1, start..below.min(start + limit))
     }
 
     /// Entries for the blocks `range` of a level, counted from the root down
@@ -226,7 +241,7 @@ impl Hashed {
     ) -> impl ExactSizeIterator<Item = DxEntry> + '_ {
         let first_block = 1 + self.levels[..level].iter().sum::<usize>();
         let below = self.levels.len() - level;
-        let leaves_each = NODE_LIMIT.pow(below as u32);
+        let leaves_each = node_limit(self.block_size).pow(below as u32);
         range.map(move |index| DxEntry {
             hash: self.leaves[index * leaves_each].hash,
             block: (first_block + index) as u32,
@@ -251,11 +266,11 @@ impl Hashed {
 }
 
 /// Nodes of each level between the root and so many leaves, from the root down.
-fn levels(leaves: usize) -> Vec<usize> {
+fn levels(leaves: usize, block_size: BlockSize) -> Vec<usize> {
     let mut levels = Vec::new();
     let mut blocks = leaves;
-    while blocks > ROOT_LIMIT {
-        blocks = blocks.div_ceil(NODE_LIMIT);
+    while blocks > root_limit(block_size) {
+        blocks = blocks.div_ceil(node_limit(block_size));
         levels.push(blocks);
     }
     levels.reverse();
@@ -266,14 +281,15 @@ fn levels(leaves: usize) -> Vec<usize> {
 /// all, however they fall into blocks: an upper bound that depends on nothing
 /// else, so that the versions of a directory in two images of the same base
 /// take the same room.
-pub(crate) fn reserved_blocks(names: u32, bytes: u32) -> u64 {
+pub(crate) fn reserved_blocks(names: u32, bytes: u32, block_size: BlockSize) -> u64 {
+    let room = room(block_size);
     let records = u64::from(names) * 11 + u64::from(bytes) + DOTS as u64;
-    if records <= ROOM as u64 {
+    if records <= room as u64 {
         return 1;
     }
     // A leaf is left when the next record does not fit: at most 264 bytes.
-    let leaves = records.div_ceil((ROOM - record_size(255)) as u64);
-    let nodes: usize = levels(leaves as usize).into_iter().sum();
+    let leaves = records.div_ceil((room - record_size(255)) as u64);
+    let nodes: usize = levels(leaves as usize, block_size).into_iter().sum();
     1 + nodes as u64 + leaves
 }
 
@@ -283,12 +299,17 @@ mod tests {
 
     #[test]
     fn an_index_grows_a_level_when_its_root_is_full() {
-        assert!(levels(2).is_empty());
-        assert!(levels(ROOT_LIMIT).is_empty());
-        assert_eq!(levels(ROOT_LIMIT + 1), [1]);
-        assert_eq!(levels(NODE_LIMIT + 1), [2]);
-        assert_eq!(levels(ROOT_LIMIT * NODE_LIMIT), [ROOT_LIMIT]);
-        assert_eq!(levels(ROOT_LIMIT * NODE_LIMIT + 1), [1, ROOT_LIMIT + 1]);
+        for bytes in [1024, 2048, 4096] {
+            let block_size = BlockSize::new(bytes).unwrap();
+            let (root, node) = (root_limit(block_size), node_limit(block_size));
+            let levels = |leaves| levels(leaves, block_size);
+            assert!(levels(2).is_empty());
+            assert!(levels(root).is_empty());
+            assert_eq!(levels(root + 1), [1]);
+            assert_eq!(levels(node + 1), [2]);
+            assert_eq!(levels(root * node), [root]);
+            assert_eq!(levels(root * node + 1), [1, root + 1]);
+        }
     }
 
     #[test]
@@ -302,7 +323,8 @@ mod tests {
                         hash: n * 2,
                     })
                     .collect(),
-                levels: levels(leaves as usize),
+                block_size: BlockSize::PAGE,
+                levels: levels(leaves as usize, BlockSize::PAGE),
             };
             let nodes = hashed.nodes() as u32;
             let mut pointed: Vec<DxEntry> = hashed.root().collect();

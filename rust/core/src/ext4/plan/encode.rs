@@ -2,7 +2,7 @@
 
 use super::directories::{Block, Listed, LOST_AND_FOUND_NAME};
 use super::extents::Shape;
-use super::groups::{own_blocks, per_group};
+use super::groups::own_blocks;
 use super::numbers::LOST_AND_FOUND;
 use super::regions::{Region, RegionKind};
 use super::run::{Run, What};
@@ -11,11 +11,9 @@ use crate::ext4::format::checksum::Checksum;
 use crate::ext4::format::dirent::{file_type, BlockWriter, DIRECTORY};
 use crate::ext4::format::extent::{self, Extent, Index};
 use crate::ext4::format::superblock::{Superblock, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE};
-use crate::ext4::format::{htree, journal, put_u32, xattr, ROOT_INODE};
-use crate::ext4::format::{BLOCKS_PER_GROUP, BLOCK_SIZE, JOURNAL_INODE, RESIZE_INODE};
+use crate::ext4::format::{htree, journal, put_u32, xattr, BlockSize};
+use crate::ext4::format::{JOURNAL_INODE, RESIZE_INODE, ROOT_INODE};
 use crate::tree::{Directory, Kind, NodeId};
-
-const BLOCK: usize = BLOCK_SIZE as usize;
 
 impl Plan<'_> {
     /// Writes the bytes of `region`, which is not a file's data, into `out`,
@@ -24,7 +22,8 @@ impl Plan<'_> {
         out.fill(0);
         match region.kind {
             RegionKind::Superblock { group } => {
-                let at = if group == 0 {
+                // In the smallest blocks it is block 1 by itself.
+                let at = if group == 0 && self.block_size.first_block() == 0 {
                     SUPERBLOCK_OFFSET as usize
                 } else {
                     0
@@ -45,12 +44,15 @@ impl Plan<'_> {
     fn superblock(&self) -> Superblock {
         let geometry = &self.geometry;
         Superblock {
+            block_size: self.block_size,
             inodes: self.inode_count(),
             blocks: geometry.blocks,
             reserved_blocks: self.reserved_blocks,
             free_blocks: self.free_blocks(),
             free_inodes: self.free_inodes(),
-            overhead_blocks: geometry.own_blocks() + u64::from(self.journal),
+            overhead_blocks: u64::from(self.block_size.first_block())
+                + geometry.own_blocks()
+                + u64::from(self.journal),
             inodes_per_group: geometry.inodes_per_group,
             // At most 1,024.
             reserved_gdt_blocks: geometry.reserved_descriptor_blocks as u16,
@@ -63,7 +65,7 @@ impl Plan<'_> {
             journal: (self.journal > 0).then(|| {
                 (
                     self.journal_map(),
-                    u64::from(self.journal) * u64::from(BLOCK_SIZE),
+                    self.block_size.bytes_of(u64::from(self.journal)),
                 )
             }),
         }
@@ -71,7 +73,7 @@ impl Plan<'_> {
 
     fn encode_descriptors(&self, first: u32, out: &mut [u8]) {
         let size = self.features.descriptor_size();
-        let groups = first * (BLOCK_SIZE / size)..self.geometry.groups;
+        let groups = first * (self.block_size.bytes() / size)..self.geometry.groups;
         for (slot, group) in out.chunks_exact_mut(size as usize).zip(groups) {
             let descriptor = self.groups.descriptor(&self.geometry, group);
             descriptor.encode(group, self.seed, &self.uuid, slot);
@@ -82,7 +84,10 @@ impl Plan<'_> {
     /// (`ext2fs_create_resize_inode`).
     fn encode_reserved(&self, first: u32, out: &mut [u8]) {
         let behind_superblock = 1 + self.geometry.descriptor_blocks + first;
-        for (block, within) in out.chunks_exact_mut(BLOCK).zip(behind_superblock..) {
+        for (block, within) in out
+            .chunks_exact_mut(self.block_size.size())
+            .zip(behind_superblock..)
+        {
             for (slot, group) in block.chunks_exact_mut(4).zip(self.geometry.backup_groups()) {
                 let backup = self.geometry.group_start(group) + u64::from(within);
                 // The resize inode has no extents: 32 bits, as in mke2fs.
@@ -95,27 +100,28 @@ impl Plan<'_> {
     pub(super) fn fill_block_bitmap(&self, group: u32, out: &mut [u8]) {
         out.fill(0);
         let mut set = |range: std::ops::Range<u64>| {
-            for (other, bits) in per_group(&range) {
+            for (other, bits) in self.geometry.per_group(&range) {
                 if other == group {
                     set_bits(out, bits);
                 }
             }
         };
-        let flex = group - group % super::geometry::FLEX_GROUPS;
-        let flex_end = (flex + super::geometry::FLEX_GROUPS).min(self.geometry.groups);
+        let flex = self.geometry.flex_start(group);
+        let flex_end = (flex + self.block_size.groups_per_flex()).min(self.geometry.groups);
         for other in flex..flex_end {
             own_blocks(&self.geometry, other)
                 .into_iter()
                 .for_each(&mut set);
         }
         let start = self.geometry.group_start(group);
-        let end = start + u64::from(BLOCKS_PER_GROUP);
+        let per_group = self.block_size.blocks_per_group();
+        let end = start + u64::from(per_group);
         let runs = &self.layout.runs;
         let first = runs.partition_point(|run| run.end() <= start);
         for run in runs[first..].iter().take_while(|run| run.start < end) {
             set(run.start..run.end());
         }
-        set_bits(out, self.geometry.group_blocks(group)..BLOCKS_PER_GROUP);
+        set_bits(out, self.geometry.group_blocks(group)..per_group);
     }
 
     /// The inode bitmap of a group; `out` is one block.
@@ -129,7 +135,7 @@ impl Plan<'_> {
             }
         }
         // e2fsck wants the bits behind the last inode set.
-        set_bits(out, per..BLOCK_SIZE * 8);
+        set_bits(out, per..self.block_size.bytes() * 8);
     }
 
     fn is_used(&self, number: u32) -> bool {
@@ -141,7 +147,7 @@ impl Plan<'_> {
 
     fn encode_run(&self, run: &Run, skip: u32, out: &mut [u8]) {
         let first = run.logical + skip;
-        let blocks = out.chunks_exact_mut(BLOCK).zip(first..);
+        let blocks = out.chunks_exact_mut(self.block_size.size()).zip(first..);
         let node = NodeId::new(run.owner);
         match run.what {
             What::Data => unreachable!("a file's data is not encoded"),
@@ -157,7 +163,7 @@ impl Plan<'_> {
                 let (extents, tree) = self.extents_of(node);
                 let seed = self.inode_seed(self.numbers.of(node));
                 for (block, index) in blocks {
-                    encode_tree_node(extents, tree, index as usize, seed, block);
+                    encode_tree_node(extents, tree, self.block_size, index as usize, seed, block);
                 }
             }
             What::Xattrs => {
@@ -173,7 +179,7 @@ impl Plan<'_> {
             }
             What::Value => {
                 let value = &self.attributes.values()[run.owner as usize].bytes;
-                let rest = &value[first as usize * BLOCK..];
+                let rest = &value[first as usize * self.block_size.size()..];
                 let len = rest.len().min(out.len());
                 out[..len].copy_from_slice(&rest[..len]);
             }
@@ -190,14 +196,15 @@ impl Plan<'_> {
             }
             What::Resize => self.encode_resize(out),
             What::Journal => {
-                let raw = journal::encode_superblock(self.journal, BLOCK_SIZE, &self.uuid);
-                out[..BLOCK].copy_from_slice(&raw);
+                let raw =
+                    journal::encode_superblock(self.journal, self.block_size.bytes(), &self.uuid);
+                out[..raw.len()].copy_from_slice(&raw);
             }
             What::JournalTree => {
                 let (extents, tree) = self.journal_runs();
                 let seed = self.inode_seed(JOURNAL_INODE);
                 for (block, index) in blocks {
-                    encode_tree_node(extents, tree, index as usize, seed, block);
+                    encode_tree_node(extents, tree, self.block_size, index as usize, seed, block);
                 }
             }
         }
@@ -258,8 +265,9 @@ impl Plan<'_> {
         let geometry = &self.geometry;
         let used = geometry.descriptor_blocks;
         for block in used..used + geometry.reserved_descriptor_blocks {
-            let slot = block as usize % (BLOCK / 4);
-            put_u32(out, slot * 4, 1 + block);
+            let slot = block % self.block_size.pointers();
+            let at = self.block_size.first_block() + 1 + block;
+            put_u32(out, slot as usize * 4, at);
         }
     }
 
@@ -285,11 +293,11 @@ impl Plan<'_> {
 
     pub(super) fn journal_map(&self) -> [u8; 60] {
         let (extents, tree) = self.journal_runs();
-        encode_tree_root(extents, tree)
+        encode_tree_root(extents, tree, self.block_size)
     }
 
     fn encode_table(&self, group: u32, first: u32, out: &mut [u8]) {
-        let per_block = crate::ext4::format::INODES_PER_BLOCK;
+        let per_block = self.block_size.inodes_per_block();
         let number = group * self.geometry.inodes_per_group + first * per_block + 1;
         let size = crate::ext4::format::INODE_SIZE as usize;
         for (slot, number) in out.chunks_exact_mut(size).zip(number..) {
@@ -303,7 +311,7 @@ impl Plan<'_> {
                 },
             };
             if let Some(inode) = inode {
-                slot.copy_from_slice(&inode.encode(number, self.seed));
+                slot.copy_from_slice(&inode.encode(number, self.block_size, self.seed));
             }
         }
     }
@@ -337,8 +345,8 @@ fn index_records<'a>(
 }
 
 /// `i_block` of an inode with these extents.
-pub(super) fn encode_tree_root(extents: &[Run], tree: &[Run]) -> [u8; 60] {
-    let shape = Shape::new(extents.len());
+pub(super) fn encode_tree_root(extents: &[Run], tree: &[Run], block_size: BlockSize) -> [u8; 60] {
+    let shape = Shape::new(extents.len(), block_size);
     if shape.depth() == 0 {
         return extent::encode_root_leaf(extents.iter().map(to_extent));
     }
@@ -346,8 +354,15 @@ pub(super) fn encode_tree_root(extents: &[Run], tree: &[Run]) -> [u8; 60] {
     extent::encode_root_index(records, shape.depth())
 }
 
-fn encode_tree_node(extents: &[Run], tree: &[Run], node: usize, seed: Checksum, out: &mut [u8]) {
-    let shape = Shape::new(extents.len());
+fn encode_tree_node(
+    extents: &[Run],
+    tree: &[Run],
+    block_size: BlockSize,
+    node: usize,
+    seed: Checksum,
+    out: &mut [u8],
+) {
+    let shape = Shape::new(extents.len(), block_size);
     let (height, range) = shape.node(node);
     if height == 0 {
         extent::encode_leaf_block(out, extents[range].iter().map(to_extent), seed);

@@ -3,7 +3,8 @@
 
 use std::ops::Range;
 
-use crate::ext4::format::extent::{BLOCK_RECORDS, INLINE_RECORDS};
+use crate::ext4::format::extent::{block_records, INLINE_RECORDS};
+use crate::ext4::format::BlockSize;
 
 /// The shape of a tree over so many extents.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,19 +12,26 @@ pub(crate) struct Shape {
     /// Nodes of each level but the root, leaves first.
     levels: Vec<usize>,
     extents: usize,
+    /// Records in a block.
+    records: usize,
 }
 
 impl Shape {
     /// The least tree that holds `extents` extents.
     #[must_use]
-    pub(crate) fn new(extents: usize) -> Self {
+    pub(crate) fn new(extents: usize, block_size: BlockSize) -> Self {
+        let each = block_records(block_size);
         let mut levels = Vec::new();
         let mut records = extents;
         while records > INLINE_RECORDS {
-            records = records.div_ceil(BLOCK_RECORDS);
+            records = records.div_ceil(each);
             levels.push(records);
         }
-        Self { levels, extents }
+        Self {
+            levels,
+            extents,
+            records: each,
+        }
     }
 
     /// Blocks of the tree without the root, which lies in the inode.
@@ -35,7 +43,7 @@ impl Shape {
     /// Levels below the root.
     #[must_use]
     pub(crate) fn depth(&self) -> u16 {
-        // Four levels hold 2^32 extents.
+        // Five levels hold 2^32 extents in the smallest blocks.
         self.levels.len() as u16
     }
 
@@ -61,8 +69,8 @@ impl Shape {
                 } else {
                     first - below
                 };
-                let start = (node - first) * BLOCK_RECORDS;
-                let end = (start + BLOCK_RECORDS).min(records);
+                let start = (node - first) * self.records;
+                let end = (start + self.records).min(records);
                 let base = if height == 0 { 0 } else { below };
                 return (height, base + start..base + end);
             }
@@ -90,14 +98,23 @@ mod tests {
 
     #[test]
     fn grows_a_level_when_the_root_is_full() {
-        assert_eq!(Shape::new(0).depth(), 0);
-        assert_eq!(Shape::new(4).depth(), 0);
-        assert_eq!((Shape::new(5).depth(), Shape::new(5).blocks()), (1, 1));
+        assert_eq!(Shape::new(0, BlockSize::PAGE).depth(), 0);
+        assert_eq!(Shape::new(4, BlockSize::PAGE).depth(), 0);
         assert_eq!(
-            (Shape::new(4 * 340).depth(), Shape::new(4 * 340).blocks()),
+            (
+                Shape::new(5, BlockSize::PAGE).depth(),
+                Shape::new(5, BlockSize::PAGE).blocks()
+            ),
+            (1, 1)
+        );
+        assert_eq!(
+            (
+                Shape::new(4 * 340, BlockSize::PAGE).depth(),
+                Shape::new(4 * 340, BlockSize::PAGE).blocks()
+            ),
             (1, 4)
         );
-        let deep = Shape::new(4 * 340 + 1);
+        let deep = Shape::new(4 * 340 + 1, BlockSize::PAGE);
         assert_eq!((deep.depth(), deep.blocks()), (2, 6));
         assert_eq!(deep.root(), 5..6);
         assert_eq!(deep.node(5), (1, 0..5));
@@ -108,7 +125,7 @@ mod tests {
     #[test]
     fn every_record_has_one_place() {
         for extents in [5, 340, 341, 1361, 4 * 340 * 340 + 7] {
-            let shape = Shape::new(extents);
+            let shape = Shape::new(extents, BlockSize::PAGE);
             let mut next_extent = 0;
             let mut next_node = 0;
             for node in 0..shape.blocks() {

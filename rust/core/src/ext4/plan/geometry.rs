@@ -9,18 +9,12 @@
 use std::ops::Range;
 
 use crate::ext4::format::features::{Compat, Features};
-use crate::ext4::format::{BLOCKS_PER_GROUP, BLOCK_SIZE, INODES_PER_BLOCK};
+use crate::ext4::format::BlockSize;
 
-/// Groups that keep their bitmaps and tables together.
-pub(crate) const FLEX_GROUPS: u32 = 16;
 /// Blocks for descriptors, used and reserved, in each backup: with 64
-/// descriptors in a block, a file system can grow to 1 TiB online without
-/// moving anything. mke2fs takes the same for 1 GiB.
+/// descriptors in a block, a file system of the largest blocks can grow to 1 TiB
+/// online without moving anything. mke2fs takes the same for 1 GiB.
 const DESCRIPTOR_AREA: u32 = 128;
-/// `resize_inode` maps the reserved blocks by one indirect block.
-const MAX_RESERVED: u32 = 1024;
-/// The most inodes of a group: the bitmap is one block.
-pub(crate) const MAX_INODES_PER_GROUP: u32 = 32768;
 
 /// Whether positions may depend on how many groups there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +39,7 @@ pub(crate) struct Geometry {
     pub(crate) descriptor_blocks: u32,
     /// Blocks reserved for more of them.
     pub(crate) reserved_descriptor_blocks: u32,
+    block_size: BlockSize,
     spacing: Spacing,
 }
 
@@ -52,14 +47,14 @@ impl Geometry {
     /// The geometry for `blocks` blocks.
     #[must_use]
     pub(crate) fn new(
+        block_size: BlockSize,
         blocks: u64,
         inodes_per_group: u32,
         spacing: Spacing,
         features: &Features,
     ) -> Self {
-        // 2^32 groups would be 512 PiB; sizes end at 16 TiB long before.
-        let groups = blocks.div_ceil(u64::from(BLOCKS_PER_GROUP)).max(1) as u32;
-        let descriptors_per_block = BLOCK_SIZE / features.descriptor_size();
+        let groups = group_count(block_size, blocks);
+        let descriptors_per_block = block_size.bytes() / features.descriptor_size();
         let descriptor_blocks = groups.div_ceil(descriptors_per_block);
         let area = match spacing {
             // Doubled until half of it is free: growing by reserved blocks.
@@ -73,13 +68,14 @@ impl Geometry {
             // As mke2fs: room to grow 1,024-fold.
             Spacing::Compact => {
                 let grown = blocks.saturating_mul(1024).min(u64::from(u32::MAX));
-                let groups = grown.div_ceil(u64::from(BLOCKS_PER_GROUP)) as u32;
+                let groups = group_count(block_size, grown);
                 groups.div_ceil(descriptors_per_block)
             }
         };
         let reserved = if features.compat.contains(Compat::RESIZE_INODE) {
             area.saturating_sub(descriptor_blocks)
-                .clamp(1, MAX_RESERVED)
+                // `resize_inode` maps them by one indirect block.
+                .clamp(1, block_size.pointers())
         } else {
             0
         };
@@ -89,6 +85,7 @@ impl Geometry {
             inodes_per_group,
             descriptor_blocks,
             reserved_descriptor_blocks: reserved,
+            block_size,
             spacing,
         }
     }
@@ -96,14 +93,47 @@ impl Geometry {
     /// First block of a group.
     #[must_use]
     pub(crate) fn group_start(&self, group: u32) -> u64 {
-        u64::from(group) * u64::from(BLOCKS_PER_GROUP)
+        let first = u64::from(self.block_size.first_block());
+        first + u64::from(group) * u64::from(self.block_size.blocks_per_group())
+    }
+
+    /// Size of a block.
+    #[must_use]
+    pub(crate) fn block_size(&self) -> BlockSize {
+        self.block_size
+    }
+
+    /// The first group of the flex group of `group`.
+    #[must_use]
+    pub(crate) fn flex_start(&self, group: u32) -> u32 {
+        group - group % self.block_size.groups_per_flex()
+    }
+
+    /// A range of blocks, cut at the groups' borders: (group, bits in it).
+    pub(crate) fn per_group(
+        &self,
+        range: &Range<u64>,
+    ) -> impl Iterator<Item = (u32, Range<u32>)> + use<> {
+        let first = u64::from(self.block_size.first_block());
+        let per = u64::from(self.block_size.blocks_per_group());
+        let (mut start, end) = (range.start - first, range.end - first);
+        std::iter::from_fn(move || {
+            if start >= end {
+                return None;
+            }
+            let group = start / per;
+            let stop = end.min((group + 1) * per);
+            let bits = (start % per) as u32..(stop - group * per) as u32;
+            start = stop;
+            Some((group as u32, bits))
+        })
     }
 
     /// How many blocks a group has: only the last may have fewer.
     #[must_use]
     pub(crate) fn group_blocks(&self, group: u32) -> u32 {
         let left = self.blocks.saturating_sub(self.group_start(group));
-        left.min(u64::from(BLOCKS_PER_GROUP)) as u32
+        left.min(u64::from(self.block_size.blocks_per_group())) as u32
     }
 
     /// Whether the group begins with a copy of superblock and descriptors.
@@ -134,20 +164,21 @@ impl Geometry {
     /// Blocks of one group's inode table.
     #[must_use]
     pub(crate) fn table_blocks(&self) -> u32 {
-        self.inodes_per_group / INODES_PER_BLOCK
+        self.inodes_per_group / self.block_size.inodes_per_block()
     }
 
     /// Where the bitmaps and tables of the flex group of `group` lie.
     fn flex(&self, group: u32) -> Flex {
-        let first = group - group % FLEX_GROUPS;
+        let first = self.flex_start(group);
+        let per_flex = self.block_size.groups_per_flex();
         let lead = if Self::has_superblock(first) {
             self.superblock_area()
         } else {
             0
         };
-        let there = FLEX_GROUPS.min(self.groups - first);
+        let there = per_flex.min(self.groups - first);
         let slots = match self.spacing {
-            Spacing::Stable => FLEX_GROUPS,
+            Spacing::Stable => per_flex,
             Spacing::Compact => there,
         };
         let start = self.group_start(first) + u64::from(lead);
@@ -178,7 +209,7 @@ impl Geometry {
         let size = u64::from(self.table_blocks());
         let tables = flex.start + 2 * u64::from(flex.slots);
         let at = tables + u64::from(group - flex.first) * size;
-        // Only the largest tables reach into the second group: the sixteenth
+        // Only the largest tables reach into the second group: the last
         // one ends there, behind that group's superblock if it has one.
         let second = self.group_start(flex.first + 1);
         if at + size <= second {
@@ -210,7 +241,7 @@ impl Geometry {
         if Self::has_superblock(group) {
             out.push(start..start + u64::from(self.superblock_area()));
         }
-        let first = group - group % FLEX_GROUPS;
+        let first = self.flex_start(group);
         // Beyond the last group nothing exists; in compact spacing the last
         // flex group is as large as it is.
         if first >= self.groups && self.spacing == Spacing::Compact {
@@ -223,7 +254,7 @@ impl Geometry {
             },
             Spacing::Compact => self.clone(),
         };
-        let last = (first + FLEX_GROUPS - 1).min(whole.groups - 1);
+        let last = (first + self.block_size.groups_per_flex() - 1).min(whole.groups - 1);
         let second = self.group_start(first + 1);
         let end = whole.inode_table(last) + u64::from(self.table_blocks());
         if group == first {
@@ -272,6 +303,15 @@ impl Geometry {
     }
 }
 
+/// Groups of so many blocks, the one that is not full included.
+pub(crate) fn group_count(block_size: BlockSize, blocks: u64) -> u32 {
+    let there = blocks.saturating_sub(u64::from(block_size.first_block()));
+    // 2^32 groups would be 32 PiB in the smallest blocks; sizes end long before.
+    there
+        .div_ceil(u64::from(block_size.blocks_per_group()))
+        .max(1) as u32
+}
+
 struct Flex {
     first: u32,
     start: u64,
@@ -313,15 +353,36 @@ mod tests {
     /// slots of the eight groups that are missing.
     #[test]
     fn one_gibibyte_is_as_mke2fs_makes_it() {
-        let compact = Geometry::new(262_144, 8192, Spacing::Compact, &Features::modern());
+        let compact = Geometry::new(
+            BlockSize::PAGE,
+            262_144,
+            8192,
+            Spacing::Compact,
+            &Features::modern(),
+        );
         assert_eq!(compact.groups, 8);
         assert_eq!(compact.reserved_descriptor_blocks, 127);
         assert_eq!(compact.block_bitmap(1), 130);
         assert_eq!(compact.inode_bitmap(0), 137);
         assert_eq!(compact.inode_table(1), 657);
-        let stable = Geometry::new(262_144, 8192, Spacing::Stable, &Features::modern());
+        let stable = Geometry::new(
+            BlockSize::PAGE,
+            262_144,
+            8192,
+            Spacing::Stable,
+            &Features::modern(),
+        );
         assert_eq!(stable.inode_bitmap(0), 129 + 16);
         assert_eq!(stable.inode_table(0), 129 + 32);
+    }
+
+    /// Block sizes, parts of the most inodes of a group, and numbers of groups.
+    fn everything() -> impl Iterator<Item = (u32, u32, u64)> {
+        let sizes = [1024, 2048, 4096].into_iter();
+        let parts = |bytes| [1, 2, 4, 1024].map(move |part| (bytes, part));
+        sizes.flat_map(parts).flat_map(|(bytes, part)| {
+            [1, 2, 3, 4, 5, 9, 15, 16, 17, 18, 33, 50].map(move |groups| (bytes, part, groups))
+        })
     }
 
     /// No two of a file system's own blocks may coincide, and all must be
@@ -330,48 +391,51 @@ mod tests {
     fn own_blocks_never_overlap() {
         for features in [Features::modern(), Features::compat(), Features::readonly()] {
             for spacing in [Spacing::Stable, Spacing::Compact] {
-                for inodes in [16, 8192, 16384, 32768] {
-                    for groups in [1u64, 2, 3, 15, 16, 17, 18, 33, 50] {
-                        let geometry = Geometry::new(groups * 32768, inodes, spacing, &features);
-                        let mut own: Vec<Range<u64>> = Vec::new();
-                        for group in 0..geometry.groups {
-                            let start = geometry.group_start(group);
-                            if Geometry::has_superblock(group) {
-                                own.push(start..start + u64::from(geometry.superblock_area()));
-                            }
-                            let one = |at| at..at + 1;
-                            own.push(one(geometry.block_bitmap(group)));
-                            own.push(one(geometry.inode_bitmap(group)));
-                            let table = geometry.inode_table(group);
-                            own.push(table..table + u64::from(geometry.table_blocks()));
+                for (bytes, inodes, groups) in everything() {
+                    let block_size = BlockSize::new(bytes).unwrap();
+                    let per = u64::from(block_size.blocks_per_group());
+                    let inodes = block_size.max_inodes_per_group() / inodes;
+                    let end = u64::from(block_size.first_block()) + groups * per;
+                    let geometry = Geometry::new(block_size, end, inodes, spacing, &features);
+                    let mut own: Vec<Range<u64>> = Vec::new();
+                    for group in 0..geometry.groups {
+                        let start = geometry.group_start(group);
+                        if Geometry::has_superblock(group) {
+                            own.push(start..start + u64::from(geometry.superblock_area()));
                         }
-                        let sum: u64 = own.iter().map(|range| range.end - range.start).sum();
-                        assert_eq!(geometry.own_blocks(), sum);
-                        own.sort_by_key(|range| range.start);
-                        for pair in own.windows(2) {
-                            assert!(
-                                pair[0].end <= pair[1].start,
-                                "{spacing:?} {inodes} {pair:?}"
-                            );
-                        }
-                        let near = |range: &Range<u64>| range.start <= groups * 32768;
-                        let reserved: Vec<_> = geometry.reserved().take_while(near).collect();
-                        for pair in reserved.windows(2) {
-                            assert!(
-                                pair[0].end <= pair[1].start,
-                                "{spacing:?} {inodes} {pair:?}"
-                            );
-                        }
-                        for range in &own {
-                            assert!(
-                                reserved
-                                    .iter()
-                                    .any(|r| r.start <= range.start && range.end <= r.end),
-                                "{spacing:?} {inodes} {groups}: {range:?}"
-                            );
-                        }
-                        assert!(geometry.metadata_end() >= own.last().unwrap().end);
+                        let one = |at| at..at + 1;
+                        own.push(one(geometry.block_bitmap(group)));
+                        own.push(one(geometry.inode_bitmap(group)));
+                        let table = geometry.inode_table(group);
+                        own.push(table..table + u64::from(geometry.table_blocks()));
                     }
+                    let sum: u64 = own.iter().map(|range| range.end - range.start).sum();
+                    assert_eq!(geometry.own_blocks(), sum);
+                    own.sort_by_key(|range| range.start);
+                    for pair in own.windows(2) {
+                        assert!(
+                            pair[0].end <= pair[1].start,
+                            "{bytes} {spacing:?} {inodes} {pair:?}"
+                        );
+                    }
+                    let near = |range: &Range<u64>| range.start <= end;
+                    let reserved: Vec<_> = geometry.reserved().take_while(near).collect();
+                    for pair in reserved.windows(2) {
+                        assert!(
+                            pair[0].end <= pair[1].start,
+                            "{bytes} {spacing:?} {inodes} {pair:?}"
+                        );
+                    }
+                    for range in &own {
+                        assert!(
+                            reserved
+                                .iter()
+                                .any(|r| r.start <= range.start && range.end <= r.end),
+                            "{bytes} {spacing:?} {inodes} {groups}: {range:?}"
+                        );
+                    }
+                    assert!(geometry.metadata_end() >= own.last().unwrap().end);
+                    assert!(own[0].start == u64::from(block_size.first_block()));
                 }
             }
         }

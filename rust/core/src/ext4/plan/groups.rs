@@ -6,7 +6,7 @@ use super::geometry::Geometry;
 use super::numbers::LOST_AND_FOUND;
 use super::Plan;
 use crate::ext4::format::group_desc::{bitmap_checksum, GroupDesc, GroupFlags};
-use crate::ext4::format::{BLOCKS_PER_GROUP, BLOCK_SIZE, FIRST_INODE};
+use crate::ext4::format::FIRST_INODE;
 use crate::tree::Kind;
 
 /// One group's counts.
@@ -52,7 +52,7 @@ impl Groups {
         };
         let mut groups = vec![empty; geometry.groups as usize];
         let mut use_blocks = |range: Range<u64>| {
-            for (group, bits) in per_group(&range) {
+            for (group, bits) in geometry.per_group(&range) {
                 groups[group as usize].used_blocks += bits.end - bits.start;
             }
         };
@@ -102,7 +102,8 @@ impl Groups {
 
     fn set_flags_and_checksums(&mut self, plan: &Plan<'_>) {
         let geometry = &plan.geometry;
-        let mut bitmap = vec![0; BLOCK_SIZE as usize];
+        let mut bitmap = vec![0; geometry.block_size().size()];
+        let per_group = geometry.block_size().blocks_per_group();
         for number in 0..geometry.groups {
             let group = &mut self.groups[number as usize];
             let superblock = if Geometry::has_superblock(number) {
@@ -117,7 +118,7 @@ impl Groups {
                 group.flags |= GroupFlags::BLOCK_UNINIT;
             } else {
                 plan.fill_block_bitmap(number, &mut bitmap);
-                group.block_bitmap_csum = bitmap_checksum(plan.seed, &bitmap, BLOCKS_PER_GROUP);
+                group.block_bitmap_csum = bitmap_checksum(plan.seed, &bitmap, per_group);
             }
             if group.used_inodes == 0 {
                 group.flags |= GroupFlags::INODE_UNINIT;
@@ -198,20 +199,4 @@ pub(crate) fn own_blocks(geometry: &Geometry, group: u32) -> [Range<u64>; 4] {
         one(geometry.inode_bitmap(group)),
         table..table + u64::from(geometry.table_blocks()),
     ]
-}
-
-/// A range of blocks, cut at the groups' borders: (group, bits in it).
-pub(crate) fn per_group(range: &Range<u64>) -> impl Iterator<Item = (u32, Range<u32>)> {
-    let per = u64::from(BLOCKS_PER_GROUP);
-    let Range { mut start, end } = *range;
-    std::iter::from_fn(move || {
-        if start >= end {
-            return None;
-        }
-        let group = start / per;
-        let stop = end.min((group + 1) * per);
-        let bits = (start % per) as u32..(stop - group * per) as u32;
-        start = stop;
-        Some((group as u32, bits))
-    })
 }

@@ -7,8 +7,8 @@ use crate::ext4::format::checksum::Checksum;
 use crate::ext4::format::inode::{
     device_block, fast_symlink, mode, AttributeValue, Inode, InodeFlags, FAST_SYMLINK_MAX,
 };
+use crate::ext4::format::put_u32;
 use crate::ext4::format::xattr::{encode_in_inode, value_hash, ValueId, ValueInode};
-use crate::ext4::format::{put_u32, BLOCK_SIZE};
 use crate::tree::{self, Kind, NodeId};
 
 impl Plan<'_> {
@@ -45,7 +45,7 @@ impl Plan<'_> {
             Kind::Directory(_) => {
                 inode.mode |= mode::DIRECTORY;
                 inode.links = self.directory_links(node);
-                inode.size = blocks(extents) * u64::from(BLOCK_SIZE);
+                inode.size = self.block_size.bytes_of(blocks(extents));
                 inode
                     .flags
                     .set(InodeFlags::INDEX, self.directories.is_hashed(node));
@@ -81,7 +81,7 @@ impl Plan<'_> {
 
     fn map_by_extents(&self, inode: &mut Inode, extents: &[Run], tree_runs: &[Run]) {
         inode.flags |= InodeFlags::EXTENTS;
-        inode.block = encode_tree_root(extents, tree_runs);
+        inode.block = encode_tree_root(extents, tree_runs, self.block_size);
     }
 
     /// "." and the name (or, for the root, ".."), and ".." of each
@@ -126,10 +126,10 @@ impl Plan<'_> {
         let runs = self.layout.lost_and_found_runs();
         Inode {
             links: 2,
-            size: blocks(runs) * u64::from(BLOCK_SIZE),
+            size: self.block_size.bytes_of(blocks(runs)),
             blocks: blocks(runs),
             flags: InodeFlags::EXTENTS,
-            block: encode_tree_root(runs, &[]),
+            block: encode_tree_root(runs, &[], self.block_size),
             ..self.own_inode(mode::DIRECTORY | 0o700)
         }
     }
@@ -137,7 +137,7 @@ impl Plan<'_> {
     pub(super) fn journal_inode(&self) -> Inode {
         let (_, tree_runs) = self.journal_runs();
         Inode {
-            size: u64::from(self.journal) * u64::from(BLOCK_SIZE),
+            size: self.block_size.bytes_of(u64::from(self.journal)),
             blocks: u64::from(self.journal) + blocks(tree_runs),
             flags: InodeFlags::EXTENTS,
             block: self.journal_map(),
@@ -167,7 +167,7 @@ impl Plan<'_> {
             size: known.bytes.len() as u64,
             blocks: blocks(runs),
             flags: InodeFlags::EXTENTS | InodeFlags::EA_INODE,
-            block: encode_tree_root(runs, &[]),
+            block: encode_tree_root(runs, &[], self.block_size),
             value: Some(AttributeValue {
                 hash: self.value_hash(value),
                 references: known.references,
@@ -180,7 +180,7 @@ impl Plan<'_> {
     /// by way of one double indirect block (`ext2fs_create_resize_inode`).
     pub(super) fn resize_inode(&self) -> Inode {
         const DOUBLE_INDIRECT: usize = 13;
-        let pointers = u64::from(BLOCK_SIZE / 4);
+        let pointers = u64::from(self.block_size.pointers());
         let copies = 1 + self.geometry.backup_groups().count() as u64;
         let mut block = [0; 60];
         // It has no extents and so 32 bits; it lies in the first flex group.
@@ -190,7 +190,9 @@ impl Plan<'_> {
             self.layout.resize_block as u32,
         );
         Inode {
-            size: (12 + pointers + pointers * pointers) * u64::from(BLOCK_SIZE),
+            size: self
+                .block_size
+                .bytes_of(12 + pointers + pointers * pointers),
             blocks: 1 + u64::from(self.geometry.reserved_descriptor_blocks) * copies,
             block,
             ..self.own_inode(mode::REGULAR | 0o600)

@@ -8,12 +8,18 @@ use super::geometry::{Geometry, Spacing};
 use super::run::{Run, What};
 use crate::ext4::format::inode::FAST_SYMLINK_MAX;
 use crate::ext4::format::xattr::ValueId;
-use crate::ext4::format::{BLOCK_BITS, BLOCK_SIZE};
+use crate::ext4::format::BlockSize;
 use crate::tree::{Content, Kind, NodeId, Slot, Tree};
 
 /// Blocks of `lost+found`, as mke2fs makes it: room for e2fsck to link lost
-/// files without allocating.
-const LOST_AND_FOUND_BLOCKS: u64 = 4;
+/// files without allocating. 16 KiB, but no more than an inode without extents
+/// maps directly (`EXT2_NDIR_BLOCKS`).
+const fn lost_and_found_blocks(block_size: BlockSize) -> u64 {
+    match block_size.blocks_of(16 << 10) {
+        blocks @ 0..12 => blocks,
+        _ => 12,
+    }
+}
 
 /// Where everything but the file system's own blocks lies.
 #[derive(Debug)]
@@ -88,8 +94,10 @@ impl Layouter<'_> {
     ) -> Layout {
         attributes.reset();
         let tree = self.tree;
+        let block_size = geometry.block_size();
         let mut work = Work {
             tree,
+            block_size,
             spacing,
             allocator: Allocator::new(geometry),
             first_run: vec![u32::MAX; tree.len()],
@@ -99,7 +107,7 @@ impl Layouter<'_> {
             .take(What::Resize, 0, 0, u64::from(self.resize));
         if self.lost_and_found {
             work.allocator
-                .take(What::LostAndFound, 0, 0, LOST_AND_FOUND_BLOCKS);
+                .take(What::LostAndFound, 0, 0, lost_and_found_blocks(block_size));
         }
         let mut sparse = Vec::new();
         for (index, slot) in (0u32..).zip(tree.slots()) {
@@ -107,11 +115,12 @@ impl Layouter<'_> {
                 Slot::Node(node) => work.place_node(node, &mut sparse),
                 Slot::Directory { node, names, bytes } => {
                     let blocks = self.directories.blocks(node);
-                    work.place_directory(node, index, blocks, reserved_blocks(names, bytes));
+                    let reserved = reserved_blocks(names, bytes, block_size);
+                    work.place_directory(node, index, blocks, reserved);
                 }
-                Slot::Ghost { size, .. } => work.skip(blocks_of(size)),
+                Slot::Ghost { size, .. } => work.skip(block_size.blocks_of(size)),
                 Slot::GhostDirectory { names, bytes, .. } => {
-                    work.skip(reserved_blocks(names, bytes));
+                    work.skip(reserved_blocks(names, bytes, block_size));
                 }
             }
         }
@@ -122,12 +131,16 @@ impl Layouter<'_> {
         }
         let first_value_run = work.allocator.run_count();
         for (id, value) in (0u32..).zip(work.attributes.values()) {
-            work.allocator
-                .take(What::Value, id, 0, blocks_of(value.bytes.len() as u64));
+            work.allocator.take(
+                What::Value,
+                id,
+                0,
+                block_size.blocks_of(value.bytes.len() as u64),
+            );
         }
         let journal_run = work.allocator.run_count();
         let pieces = work.allocator.take(What::Journal, 0, 0, u64::from(journal));
-        let tree_blocks = Shape::new(pieces as usize).blocks() as u64;
+        let tree_blocks = Shape::new(pieces as usize, block_size).blocks() as u64;
         work.allocator.take(What::JournalTree, 0, 0, tree_blocks);
         let first_run = work.first_run;
         let end = work.allocator.end();
@@ -147,6 +160,7 @@ impl Layouter<'_> {
 
 struct Work<'a> {
     tree: &'a Tree,
+    block_size: BlockSize,
     spacing: Spacing,
     allocator: Allocator<'a>,
     first_run: Vec<u32>,
@@ -166,7 +180,7 @@ impl Work<'_> {
         if inode.links == 0 {
             // Replaced by an injected file: its place stays free.
             if let Kind::File { size, .. } = inode.kind {
-                self.skip(blocks_of(size));
+                self.skip(self.block_size.blocks_of(size));
             }
             return;
         }
@@ -225,21 +239,20 @@ impl Work<'_> {
             Content::Layer {
                 data: Some(map), ..
             } => {
-                for (first, count) in block_ranges(map) {
+                for (first, count) in block_ranges(map, self.block_size) {
                     pieces += self.allocator.take(What::Data, owner(node), first, count);
                 }
             }
             _ => {
-                pieces = self
-                    .allocator
-                    .take(What::Data, owner(node), 0, blocks_of(size))
+                let blocks = self.block_size.blocks_of(size);
+                pieces = self.allocator.take(What::Data, owner(node), 0, blocks);
             }
         }
         self.place_extent_tree(node, pieces);
     }
 
     fn place_extent_tree(&mut self, node: NodeId, pieces: u32) {
-        let blocks = Shape::new(pieces as usize).blocks() as u64;
+        let blocks = Shape::new(pieces as usize, self.block_size).blocks() as u64;
         self.allocator
             .take(What::ExtentTree, owner(node), 0, blocks);
     }
@@ -253,17 +266,13 @@ fn owner(node: NodeId) -> u32 {
     node.index() as u32
 }
 
-fn blocks_of(bytes: u64) -> u64 {
-    bytes.div_ceil(u64::from(BLOCK_SIZE))
-}
-
 /// The blocks that data touches, (first, count), merged where parts of the map
 /// share a block or touch.
-fn block_ranges(map: &[crate::tree::Extent]) -> Vec<(u32, u64)> {
+fn block_ranges(map: &[crate::tree::Extent], block_size: BlockSize) -> Vec<(u32, u64)> {
     let mut ranges: Vec<(u64, u64)> = Vec::with_capacity(map.len());
     for part in map {
-        let first = part.start >> BLOCK_BITS;
-        let end = blocks_of(part.start + part.len);
+        let first = part.start >> block_size.bits();
+        let end = block_size.blocks_of(part.start + part.len);
         match ranges.last_mut() {
             Some(last) if first <= last.1 => last.1 = last.1.max(end),
             _ => ranges.push((first, end)),

@@ -41,13 +41,14 @@ use size::Sized;
 use crate::error::Result;
 use crate::ext4::format::checksum::Checksum;
 use crate::ext4::format::features::{Compat, Features, Incompat};
-use crate::ext4::format::BLOCK_SIZE;
+use crate::ext4::format::BlockSize;
 use crate::tree::{ContentId, Kind, NodeId, Timestamp, Tree};
 
 /// An image, planned. See the module's head.
 #[derive(Debug)]
 pub struct Plan<'t> {
     tree: &'t Tree,
+    block_size: BlockSize,
     geometry: Geometry,
     numbers: Numbers,
     directories: Directories,
@@ -74,11 +75,11 @@ pub struct Plan<'t> {
 impl<'t> Plan<'t> {
     /// Plans an image of `tree`.
     pub fn new(tree: &'t Tree, options: &ImageOptions) -> Result<Self> {
-        validate::block_size(options.block_size)?;
+        let block_size = validate::block_size(options.block_size)?;
         let label = validate::label(&options.label)?;
         let mut warnings = Vec::new();
-        validate::tree(tree, &mut warnings)?;
-        let wished_journal = validate::journal(options)?;
+        validate::tree(tree, block_size, &mut warnings)?;
+        let wished_journal = validate::journal(options, block_size)?;
         let mut features = match options.profile {
             Profile::Default => Features::modern(),
             Profile::Compat => Features::compat(),
@@ -89,8 +90,8 @@ impl<'t> Plan<'t> {
             && tree.lookup(tree.root(), LOST_AND_FOUND_NAME).is_none();
         let digest = tree.metadata_digest();
         let hash_seed = derived_uuid(&digest, 16);
-        let directories = Directories::new(tree, lost_and_found, &hash_seed);
-        let mut attributes = Attributes::new(tree, &mut warnings)?;
+        let directories = Directories::new(tree, lost_and_found, block_size, &hash_seed);
+        let mut attributes = Attributes::new(tree, block_size, &mut warnings)?;
         let layouter = Layouter {
             tree,
             directories: &directories,
@@ -104,6 +105,7 @@ impl<'t> Plan<'t> {
             journal,
         } = size::solve(
             &layouter,
+            block_size,
             options,
             &features,
             wished_journal,
@@ -128,8 +130,8 @@ impl<'t> Plan<'t> {
             },
         };
         let image_bytes = match options.size {
-            Size::Bytes(bytes) => bytes - bytes % u64::from(BLOCK_SIZE),
-            Size::Auto | Size::Min => geometry.blocks * u64::from(BLOCK_SIZE),
+            Size::Bytes(bytes) => bytes - bytes % u64::from(block_size.bytes()),
+            Size::Auto | Size::Min => block_size.bytes_of(geometry.blocks),
         };
         let mut plan = Self {
             groups: Groups::default(),
@@ -143,9 +145,10 @@ impl<'t> Plan<'t> {
             // e2fsck holds a last write in the future for a broken clock, and
             // a layer's newest file may well be from there: only a time that
             // the user vouches for is told.
-            reserved_blocks: size::reserved_blocks(options),
+            reserved_blocks: size::reserved_blocks(options, block_size),
             write_time: options.timestamp.map_or(0, superblock_time),
             tree,
+            block_size,
             geometry,
             numbers,
             directories,
@@ -174,7 +177,7 @@ impl<'t> Plan<'t> {
     /// Block size in bytes.
     #[must_use]
     pub fn block_size(&self) -> u32 {
-        BLOCK_SIZE
+        self.block_size.bytes()
     }
 
     /// Blocks of the file system.
@@ -218,9 +221,7 @@ impl<'t> Plan<'t> {
     /// Bytes that are written; the rest of the image are holes.
     #[must_use]
     pub fn bytes_to_write(&self) -> u64 {
-        self.regions()
-            .map(|region| region.blocks * u64::from(BLOCK_SIZE))
-            .sum()
+        self.regions().map(|region| region.bytes()).sum()
     }
 
     /// The file that a region of data belongs to: where its bytes are, its
@@ -237,7 +238,7 @@ impl<'t> Plan<'t> {
         match self.tree.node(NodeId::new(run.owner)).kind {
             Kind::File { size, content } => {
                 let first = u64::from(run.logical) + u64::from(skip);
-                Some((content, size, first * u64::from(BLOCK_SIZE)))
+                Some((content, size, self.block_size.bytes_of(first)))
             }
             _ => None,
         }

@@ -3,7 +3,7 @@
 use super::geometry::Geometry;
 use super::run::{Run, What};
 use super::Plan;
-use crate::ext4::format::{BLOCK_SIZE, INODES_PER_BLOCK};
+use crate::ext4::format::BlockSize;
 
 /// What the blocks of a region hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +58,7 @@ pub struct Region {
     pub blocks: u64,
     /// What they hold.
     pub kind: RegionKind,
+    block_size: BlockSize,
 }
 
 impl Region {
@@ -70,13 +71,13 @@ impl Region {
     /// First byte in the image.
     #[must_use]
     pub const fn offset(&self) -> u64 {
-        self.start * BLOCK_SIZE as u64
+        self.block_size.bytes_of(self.start)
     }
 
     /// Length in bytes.
     #[must_use]
     pub const fn bytes(&self) -> u64 {
-        self.blocks * BLOCK_SIZE as u64
+        self.block_size.bytes_of(self.blocks)
     }
 
     /// The first `blocks` blocks, and the rest if there is one.
@@ -108,6 +109,7 @@ impl Region {
             start: self.start + blocks,
             blocks: self.blocks - blocks,
             kind,
+            block_size: self.block_size,
         };
         (head, Some(tail))
     }
@@ -118,6 +120,7 @@ impl Plan<'_> {
     #[must_use]
     pub fn regions(&self) -> Regions<'_> {
         Regions {
+            block_size: self.block_size,
             own: &self.own,
             runs: &self.layout.runs,
             next_run: 0,
@@ -134,6 +137,7 @@ impl Plan<'_> {
                     start,
                     blocks: u64::from(blocks),
                     kind,
+                    block_size: self.block_size,
                 });
             }
         };
@@ -147,7 +151,7 @@ impl Plan<'_> {
                 // list nothing.
                 if group == 0 && geometry.backup_groups().next().is_some() {
                     add(
-                        1 + u64::from(descriptors),
+                        start + 1 + u64::from(descriptors),
                         geometry.reserved_descriptor_blocks,
                         RegionKind::ReservedDescriptors { first: 0 },
                     );
@@ -167,7 +171,10 @@ impl Plan<'_> {
                     RegionKind::InodeBitmap { group },
                 );
             }
-            let used = self.groups.table_used(group).div_ceil(INODES_PER_BLOCK);
+            let used = self
+                .groups
+                .table_used(group)
+                .div_ceil(self.block_size.inodes_per_block());
             add(
                 geometry.inode_table(group),
                 used,
@@ -182,6 +189,7 @@ impl Plan<'_> {
 /// See [`Plan::regions`].
 #[derive(Clone, Debug)]
 pub struct Regions<'a> {
+    block_size: BlockSize,
     own: &'a [Region],
     runs: &'a [Run],
     next_run: u32,
@@ -206,6 +214,7 @@ impl Regions<'_> {
                     start: run.start,
                     blocks: u64::from(blocks),
                     kind,
+                    block_size: self.block_size,
                 });
             }
             self.next_run += 1;

@@ -2,22 +2,35 @@
 //! the journal that belongs to that number, and the file system's own blocks.
 
 use super::attributes::Attributes;
-use super::geometry::{Geometry, Spacing, MAX_INODES_PER_GROUP};
+use super::geometry::{group_count, Geometry, Spacing};
 use super::layout::{Layout, Layouter};
 use super::numbers::Numbers;
 use super::options::{ImageOptions, Profile, Size};
+use super::validate::larger;
 use crate::error::{Error, Result};
-use crate::ext4::format::features::Features;
-use crate::ext4::format::{BLOCKS_PER_GROUP, BLOCK_SIZE, INODES_PER_BLOCK};
+use crate::ext4::format::features::{Features, Incompat};
+use crate::ext4::format::BlockSize;
 use crate::tree::Slot;
 
-/// The largest image: extents and e2fsprogs take more, but beyond 16 TiB
-/// nothing here has been tried.
-const MAX_BLOCKS: u64 = 1 << 32;
+/// The largest image in bytes. With blocks of 4,096 bytes extents and e2fsprogs
+/// take more, but beyond 16 TiB nothing here has been tried. With smaller ones
+/// the descriptors of all groups must fit into less than half a group.
+const fn most_bytes(block_size: BlockSize) -> u64 {
+    match block_size.bytes() {
+        1024 => 256 << 30,
+        2048 => 4 << 40,
+        _ => 16 << 40,
+    }
+}
 /// Bytes for each inode, as in mke2fs.conf's default.
 const BYTES_PER_INODE: u64 = 16384;
+
 /// Inodes of a group at one for each 16 KiB.
-const DEFAULT_INODES_PER_GROUP: u32 = 8192;
+const fn default_inodes_per_group(block_size: BlockSize) -> u32 {
+    let bytes = block_size.bytes_of(block_size.blocks_per_group() as u64);
+    // At most 8,192.
+    (bytes / BYTES_PER_INODE) as u32
+}
 
 /// A size with all that follows from it.
 #[derive(Debug)]
@@ -52,13 +65,14 @@ pub(crate) fn default_journal(blocks: u64) -> u32 {
 }
 
 /// Blocks that only root may fill.
-pub(crate) fn reserved_blocks(options: &ImageOptions) -> u64 {
-    options.reserved.div_ceil(u64::from(BLOCK_SIZE))
+pub(crate) fn reserved_blocks(options: &ImageOptions, block_size: BlockSize) -> u64 {
+    block_size.blocks_of(options.reserved)
 }
 
 /// Finds the size that `options` wish for.
 pub(crate) fn solve(
     layouter: &Layouter<'_>,
+    block_size: BlockSize,
     options: &ImageOptions,
     features: &Features,
     wished_journal: Option<u32>,
@@ -66,6 +80,7 @@ pub(crate) fn solve(
 ) -> Result<Sized> {
     let mut solver = Solver {
         layouter,
+        block_size,
         options,
         features,
         wished_journal,
@@ -81,6 +96,7 @@ pub(crate) fn solve(
 
 struct Solver<'a, 't> {
     layouter: &'a Layouter<'t>,
+    block_size: BlockSize,
     options: &'a ImageOptions,
     features: &'a Features,
     wished_journal: Option<u32>,
@@ -91,27 +107,26 @@ impl Solver<'_, '_> {
     fn auto(&mut self) -> Result<Sized> {
         let spacing = self.spacing();
         let numbers = self.numbers(spacing)?;
-        let free =
-            self.options.free_space.div_ceil(u64::from(BLOCK_SIZE)) + reserved_blocks(self.options);
+        let free = self.block_size.blocks_of(self.options.free_space)
+            + reserved_blocks(self.options, self.block_size);
+        let most = self.block_size.max_inodes_per_group();
         // More inodes in each group only when one for 16 KiB is not enough.
-        let mut sized = None;
-        for inodes_per_group in [8192, 16384, MAX_INODES_PER_GROUP] {
+        let mut inodes_per_group = default_inodes_per_group(self.block_size);
+        let (geometry, layout, journal) = loop {
             let found = self.stable(spacing, inodes_per_group, free, 0)?;
             let wanted = self.wanted_inodes(&numbers, found.0.blocks);
             let enough = u64::from(found.0.groups) * u64::from(inodes_per_group) >= wanted;
             if enough {
-                sized = Some(found);
-                break;
+                break found;
             }
-            if inodes_per_group == MAX_INODES_PER_GROUP {
+            if inodes_per_group >= most {
                 // Even so: as many groups as their inodes need.
-                let groups = wanted.div_ceil(u64::from(MAX_INODES_PER_GROUP));
-                let least = groups * u64::from(BLOCKS_PER_GROUP);
-                sized = Some(self.stable(spacing, inodes_per_group, free, least)?);
+                let groups = wanted.div_ceil(u64::from(most));
+                let least = groups * u64::from(self.block_size.blocks_per_group());
+                break self.stable(spacing, inodes_per_group, free, least)?;
             }
-        }
-        // OK to unwrap: the last turn of the loop always finds one.
-        let (geometry, layout, journal) = sized.expect("a size");
+            inodes_per_group *= 2;
+        };
         Ok(Sized {
             geometry,
             numbers,
@@ -131,12 +146,12 @@ impl Solver<'_, '_> {
     ) -> Result<(Geometry, Layout, u32)> {
         let mut blocks = least.max(free).max(1);
         loop {
-            let geometry = Geometry::new(blocks, inodes_per_group, spacing, self.features);
+            let geometry = self.geometry(blocks, inodes_per_group, spacing);
             let journal = self.journal(blocks);
             let layout = self.layout(&geometry, spacing, journal);
-            let filled = layout.used + geometry.own_blocks() + free;
+            let filled = geometry.group_start(0) + layout.used + geometry.own_blocks() + free;
             let need = filled.max(layout.end).max(geometry.metadata_end());
-            check_limit(need)?;
+            self.check_limit(need)?;
             if need <= blocks {
                 return Ok((geometry, layout, journal));
             }
@@ -152,7 +167,7 @@ impl Solver<'_, '_> {
         loop {
             let (geometry, layout, journal) = self.compact(&numbers, blocks, u32::MAX);
             let need = layout.end.max(geometry.metadata_end());
-            check_limit(need)?;
+            self.check_limit(need)?;
             if need <= blocks {
                 return Ok(Sized {
                     geometry,
@@ -166,14 +181,15 @@ impl Solver<'_, '_> {
     }
 
     fn fixed(&mut self, bytes: u64) -> Result<Sized> {
-        let wished = bytes / u64::from(BLOCK_SIZE);
-        check_limit(wished)?;
+        let wished = bytes / u64::from(self.block_size.bytes());
+        self.check_limit(wished)?;
         let spacing = self.spacing();
         if spacing == Spacing::Stable {
             let numbers = self.numbers(spacing)?;
-            let blocks = whole_groups_or(wished, DEFAULT_INODES_PER_GROUP, spacing, self.features);
-            let geometry = Geometry::new(blocks, DEFAULT_INODES_PER_GROUP, spacing, self.features);
-            let inodes = u64::from(geometry.groups) * u64::from(DEFAULT_INODES_PER_GROUP);
+            let blocks = self.whole_groups_or(wished, spacing);
+            let geometry =
+                self.geometry(blocks, default_inodes_per_group(self.block_size), spacing);
+            let inodes = u64::from(geometry.groups) * u64::from(geometry.inodes_per_group);
             if inodes >= self.wanted_inodes(&numbers, blocks) {
                 let journal = self.journal(blocks);
                 let layout = self.layout(&geometry, spacing, journal);
@@ -195,10 +211,10 @@ impl Solver<'_, '_> {
         if wished < needed {
             return Err(Error::TooSmall {
                 given: bytes,
-                needed: needed * u64::from(BLOCK_SIZE),
+                needed: self.block_size.bytes_of(needed),
             });
         }
-        let boundary = wished - wished % u64::from(BLOCKS_PER_GROUP);
+        let boundary = self.whole_groups(wished);
         for blocks in [wished, boundary] {
             let mut journal = self.journal(blocks);
             while blocks >= needed && journal >= least.journal {
@@ -232,21 +248,20 @@ impl Solver<'_, '_> {
     ) -> (Geometry, Layout, u32) {
         let journal = self.journal(blocks).min(journal_limit);
         let wanted = self.wanted_inodes(numbers, blocks);
-        let groups = blocks.div_ceil(u64::from(BLOCKS_PER_GROUP)).max(1);
-        let least = wanted.div_ceil(u64::from(MAX_INODES_PER_GROUP));
+        let groups = u64::from(group_count(self.block_size, blocks));
+        let most = u64::from(self.block_size.max_inodes_per_group());
+        let least = wanted.div_ceil(most);
         // Too few groups for the inodes: the size of enough groups is needed.
         let groups = groups.max(least);
         let inodes_per_group = wanted
             .div_ceil(groups)
-            .next_multiple_of(u64::from(INODES_PER_BLOCK))
-            .min(u64::from(MAX_INODES_PER_GROUP)) as u32;
-        let at_least = (groups - 1) * u64::from(BLOCKS_PER_GROUP) + 1;
-        let geometry = Geometry::new(
-            blocks.max(at_least),
-            inodes_per_group,
-            Spacing::Compact,
-            self.features,
-        );
+            // Bitmaps are counted in whole bytes.
+            .next_multiple_of(u64::from(self.block_size.inodes_per_block()).max(8))
+            .min(most) as u32;
+        let at_least = u64::from(self.block_size.first_block())
+            + (groups - 1) * u64::from(self.block_size.blocks_per_group())
+            + 1;
+        let geometry = self.geometry(blocks.max(at_least), inodes_per_group, Spacing::Compact);
         let layout = self.layout(&geometry, Spacing::Compact, journal);
         (geometry, layout, journal)
     }
@@ -273,7 +288,7 @@ impl Solver<'_, '_> {
         if self.options.profile == Profile::Readonly && self.options.inodes.is_none() {
             return used;
         }
-        let by_size = blocks * u64::from(BLOCK_SIZE) / BYTES_PER_INODE;
+        let by_size = self.block_size.bytes_of(blocks) / BYTES_PER_INODE;
         let wished = self.options.inodes.unwrap_or(by_size);
         wished
             .max(used + used.div_ceil(10))
@@ -294,34 +309,52 @@ impl Solver<'_, '_> {
             Spacing::Stable
         }
     }
-}
 
-fn check_limit(blocks: u64) -> Result<()> {
-    if blocks <= MAX_BLOCKS {
-        return Ok(());
+    fn geometry(&self, blocks: u64, inodes_per_group: u32, spacing: Spacing) -> Geometry {
+        Geometry::new(
+            self.block_size,
+            blocks,
+            inodes_per_group,
+            spacing,
+            self.features,
+        )
     }
-    Err(Error::InvalidOption {
-        option: "size",
-        reason: format!(
-            "an image of {} bytes would be larger than 16 TiB",
-            u128::from(blocks) * u128::from(BLOCK_SIZE)
-        ),
-    })
-}
 
-/// `blocks`, or as many as whole groups have when the last group does not hold
-/// its own blocks. mke2fs drops such a group as well.
-fn whole_groups_or(
-    blocks: u64,
-    inodes_per_group: u32,
-    spacing: Spacing,
-    features: &Features,
-) -> u64 {
-    let geometry = Geometry::new(blocks, inodes_per_group, spacing, features);
-    if geometry.metadata_end() <= blocks || geometry.groups <= 1 {
-        return blocks;
+    fn check_limit(&self, blocks: u64) -> Result<()> {
+        let most = most_bytes(self.block_size);
+        // Without 64-bit numbers the count itself must fit into 32.
+        let wide = self.features.incompat.contains(Incompat::SIXTY_FOUR_BIT);
+        let bytes = u128::from(blocks) * u128::from(self.block_size.bytes());
+        if bytes <= u128::from(most) && (wide || blocks <= u64::from(u32::MAX)) {
+            return Ok(());
+        }
+        Err(Error::InvalidOption {
+            option: "size",
+            reason: format!(
+                "an image of {bytes} bytes would be larger than {most}{}{}",
+                if wide { "" } else { " less one block" },
+                larger(self.block_size)
+            ),
+        })
     }
-    blocks - blocks % u64::from(BLOCKS_PER_GROUP)
+
+    /// Blocks of the whole groups among `blocks`.
+    fn whole_groups(&self, blocks: u64) -> u64 {
+        let first = u64::from(self.block_size.first_block());
+        let there = blocks.saturating_sub(first);
+        blocks - there % u64::from(self.block_size.blocks_per_group())
+    }
+
+    /// `blocks`, or as many as whole groups have when the last group does not
+    /// hold its own blocks. mke2fs drops such a group as well.
+    fn whole_groups_or(&self, blocks: u64, spacing: Spacing) -> u64 {
+        let inodes_per_group = default_inodes_per_group(self.block_size);
+        let geometry = self.geometry(blocks, inodes_per_group, spacing);
+        if geometry.metadata_end() <= blocks || geometry.groups <= 1 {
+            return blocks;
+        }
+        self.whole_groups(blocks)
+    }
 }
 
 #[cfg(test)]

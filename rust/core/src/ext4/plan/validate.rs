@@ -4,16 +4,21 @@
 use super::options::{ImageOptions, JournalSize, Profile};
 use crate::error::{Error, Result};
 use crate::ext4::format::inode::{clamp_time, device_block};
-use crate::ext4::format::BLOCK_SIZE;
+use crate::ext4::format::BlockSize;
 use crate::tree::{Kind, NodeId, Tree};
 
 /// Names an inode can have (`EXT4_LINK_MAX`), see
 /// [`crate::tree::Tree::split_links`].
 pub const LINK_MAX: u32 = 65_000;
-/// Blocks of a file are numbered with 32 bits.
-const MAX_FILE_SIZE: u64 = (u32::MAX as u64) * BLOCK_SIZE as u64;
-/// A target and its NUL fill at most a block.
-const MAX_TARGET: usize = BLOCK_SIZE as usize - 1;
+
+/// What to do where only larger blocks help, behind another advice.
+pub(crate) const fn larger(block_size: BlockSize) -> &'static str {
+    if block_size.bytes() < BlockSize::PAGE.bytes() {
+        ", or choose a larger block size"
+    } else {
+        ""
+    }
+}
 
 /// The label, padded.
 pub(crate) fn label(label: &[u8]) -> Result<[u8; 16]> {
@@ -35,18 +40,15 @@ pub(crate) fn label(label: &[u8]) -> Result<[u8; 16]> {
 }
 
 /// Sees that images can have the wished block size.
-pub(crate) fn block_size(wished: u32) -> Result<()> {
-    if wished == BLOCK_SIZE {
-        return Ok(());
-    }
-    Err(Error::InvalidOption {
+pub(crate) fn block_size(wished: u32) -> Result<BlockSize> {
+    BlockSize::new(wished).ok_or_else(|| Error::InvalidOption {
         option: "block size",
-        reason: format!("{wished} bytes; images have blocks of {BLOCK_SIZE} bytes"),
+        reason: format!("{wished} bytes; images have blocks of 1024, 2048 or 4096 bytes"),
     })
 }
 
 /// Blocks of the wished journal, if one is wished.
-pub(crate) fn journal(options: &ImageOptions) -> Result<Option<u32>> {
+pub(crate) fn journal(options: &ImageOptions, block_size: BlockSize) -> Result<Option<u32>> {
     /// `JBD2_MIN_JOURNAL_BLOCKS`
     const MIN: u64 = 1024;
     /// The most that mke2fs makes (`figure_journal_size`).
@@ -64,7 +66,7 @@ pub(crate) fn journal(options: &ImageOptions) -> Result<Option<u32>> {
         JournalSize::Auto => Ok(None),
         JournalSize::None => Ok(Some(0)),
         JournalSize::Bytes(bytes) => {
-            let blocks = bytes.div_ceil(u64::from(BLOCK_SIZE));
+            let blocks = block_size.blocks_of(bytes);
             if (MIN..=MAX).contains(&blocks) {
                 return Ok(Some(blocks as u32));
             }
@@ -72,8 +74,8 @@ pub(crate) fn journal(options: &ImageOptions) -> Result<Option<u32>> {
                 option: "journal",
                 reason: format!(
                     "{bytes} bytes; a journal has {} to {} bytes",
-                    MIN * u64::from(BLOCK_SIZE),
-                    MAX * u64::from(BLOCK_SIZE)
+                    block_size.bytes_of(MIN),
+                    block_size.bytes_of(MAX)
                 ),
             })
         }
@@ -81,7 +83,11 @@ pub(crate) fn journal(options: &ImageOptions) -> Result<Option<u32>> {
 }
 
 /// Checks every visible inode.
-pub(crate) fn tree(tree: &Tree, warnings: &mut Vec<String>) -> Result<()> {
+pub(crate) fn tree(tree: &Tree, block_size: BlockSize, warnings: &mut Vec<String>) -> Result<()> {
+    // Blocks of a file are numbered with 32 bits.
+    let most_bytes = block_size.bytes_of(u32::MAX.into());
+    // A target and its NUL fill at most a block.
+    let longest_target = block_size.size() - 1;
     let mut clamped = 0u64;
     let mut example = None;
     for (id, node) in tree.nodes() {
@@ -94,13 +100,14 @@ pub(crate) fn tree(tree: &Tree, warnings: &mut Vec<String>) -> Result<()> {
         }
         let reason = match node.kind {
             Kind::Directory(_) => continue,
-            Kind::File { size, .. } if size > MAX_FILE_SIZE => {
-                format!("a file of {size} bytes; ext4 holds files up to {MAX_FILE_SIZE}")
+            Kind::File { size, .. } if size > most_bytes => {
+                format!("a file of {size} bytes; ext4 holds files up to {most_bytes}")
             }
-            Kind::Symlink(target) if target.len() > MAX_TARGET || target.is_empty() => {
+            Kind::Symlink(target) if target.len() > longest_target || target.is_empty() => {
                 format!(
-                    "a symlink of {} bytes; ext4 holds 1 to {MAX_TARGET}",
-                    target.len()
+                    "a symlink of {} bytes; ext4 holds 1 to {longest_target} in blocks of {} bytes",
+                    target.len(),
+                    block_size.bytes()
                 )
             }
             Kind::CharDevice(device) | Kind::BlockDevice(device)
@@ -119,7 +126,9 @@ pub(crate) fn tree(tree: &Tree, warnings: &mut Vec<String>) -> Result<()> {
             }
             _ => continue,
         };
-        return Err(unrepresentable(tree, id, reason));
+        let larger_helps = matches!(node.kind, Kind::File { .. } | Kind::Symlink(_));
+        let advice = if larger_helps { larger(block_size) } else { "" };
+        return Err(unrepresentable(tree, id, reason, advice));
     }
     if let Some(example) = example {
         warnings.push(format!(
@@ -136,9 +145,9 @@ pub(crate) fn tree(tree: &Tree, warnings: &mut Vec<String>) -> Result<()> {
     Ok(())
 }
 
-fn unrepresentable(tree: &Tree, node: NodeId, reason: String) -> Error {
+fn unrepresentable(tree: &Tree, node: NodeId, reason: String, advice: &str) -> Error {
     Error::Unrepresentable {
         path: tree.display_path(node),
-        reason: format!("{reason}; remove it from the layer or change it there"),
+        reason: format!("{reason}; remove it from the layer or change it there{advice}"),
     }
 }

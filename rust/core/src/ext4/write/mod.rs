@@ -16,15 +16,14 @@ use rustix::io::Errno;
 use crate::blockio::{read_exact_at, write_all_at, ContentStore, Opened, Opener};
 use crate::control::Control;
 use crate::error::{Error, Result};
-use crate::ext4::format::BLOCK_SIZE;
 use crate::ext4::plan::{Plan, Region, Regions};
 use crate::sys::clone_range::clone_range;
 use crate::sys::write_back::begin_write_back;
 use crate::workers;
 
-/// Blocks of a window: 4 MiB. Larger ones save no calls that matter, smaller
+/// Bytes of a window. Larger ones save no calls that matter, smaller
 /// ones make more of them.
-const WINDOW_BLOCKS: u64 = 1024;
+const WINDOW_BYTES: u64 = 4 << 20;
 
 /// From this length on sharing blocks is worth a system call: for less, copying
 /// is as fast, and a file system keeps no record of it.
@@ -65,9 +64,11 @@ pub fn write_image(
         .set_len(plan.image_bytes())
         .map_err(Error::io("size", path))?;
     let mut regions = plan.regions();
-    // OK to unwrap: block 0 is the superblock.
+    // OK to unwrap: group 0 begins with the superblock.
     let superblock = regions.next().expect("a superblock");
+    let block_size = plan.block_size();
     let windows = Mutex::new(Windows {
+        blocks: WINDOW_BYTES / u64::from(block_size),
         regions,
         rest: None,
     });
@@ -80,7 +81,7 @@ pub fn write_image(
             path,
             cloning: &cloning,
             write_back: options.write_back,
-            buffer: vec![0; (WINDOW_BLOCKS * u64::from(BLOCK_SIZE)) as usize],
+            buffer: vec![0; WINDOW_BYTES as usize],
             start: 0,
             filled: 0,
             done: Done::default(),
@@ -119,6 +120,8 @@ pub fn write_image(
 
 /// Cuts the regions into windows.
 struct Windows<'a> {
+    /// Blocks of a window.
+    blocks: u64,
     regions: Regions<'a>,
     rest: Option<Region>,
 }
@@ -132,11 +135,11 @@ impl Windows<'_> {
             let follows = window
                 .last()
                 .is_none_or(|last: &Region| last.end() == region.start);
-            if !follows || blocks == WINDOW_BLOCKS {
+            if !follows || blocks == self.blocks {
                 self.rest = Some(region);
                 break;
             }
-            let (head, tail) = region.split(WINDOW_BLOCKS - blocks);
+            let (head, tail) = region.split(self.blocks - blocks);
             blocks += head.blocks;
             window.push(head);
             if tail.is_some() {
@@ -215,8 +218,9 @@ impl Worker<'_> {
         let Some((content, size, offset)) = self.plan.data(&region) else {
             return Ok(Some(region));
         };
-        let blocks = (size.saturating_sub(offset) / u64::from(BLOCK_SIZE)).min(region.blocks);
-        let bytes = blocks * u64::from(BLOCK_SIZE);
+        let blocks =
+            (size.saturating_sub(offset) / u64::from(self.plan.block_size())).min(region.blocks);
+        let bytes = blocks * u64::from(self.plan.block_size());
         if bytes < SHARE_BYTES {
             return Ok(Some(region));
         }

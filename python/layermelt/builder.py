@@ -33,6 +33,8 @@ def build_rootfs(
     profile: str = "default",
     journal: int | str = "auto",
     reserved: int | str = 0,
+    block_size: int = 4096,
+    inode_flags: bool = False,
     threads: int | None = None,
     userxattr: bool | None = None,
     agent_check: bool = True,
@@ -72,6 +74,9 @@ def build_rootfs(
             it: no journal, nothing free, nothing to grow).
         journal: ``"auto"`` (as mke2fs sizes it), ``"none"``, or its size in bytes (also ``"16M"``).
         reserved: Bytes that only root may fill.
+        block_size: Bytes of a block: 1024, 2048 or 4096.
+        inode_flags: Whether files and directories keep the flags immutable, append, nodump and
+            noatime that they have in their layer.
         threads: `None`: one for each processor.
         userxattr: Whether the layers' marks are ``user.overlay.*``; `None`: what the store says.
         agent_check: Whether to see that the image can run the agent: it is of the image's
@@ -102,6 +107,8 @@ def build_rootfs(
         profile=profile,
         journal=journal,
         reserved=reserved,
+        block_size=block_size,
+        inode_flags=inode_flags,
     )
     options = core_options(
         shape,

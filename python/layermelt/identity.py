@@ -169,7 +169,10 @@ def _fingerprints(job: Job) -> list[tuple[str, _Found]]:
     for layer in job.chain.paths():
         now = time.time_ns()
         digest, newest = _core.layer_fingerprint(
-            layer, threads=job.options["threads"], progress=job.options["progress"]
+            layer,
+            threads=job.options["threads"],
+            progress=job.options["progress"],
+            inode_flags=job.options["inode_flags"],
         )
         found.append((layer, _Found(digest, newest is None or newest < now - _SETTLED_NS)))
     return found
@@ -179,7 +182,12 @@ def _layer_digest(job: Job, layer: str, found: _Found, memory: Memory | None) ->
     known = None if memory is None else memory.recall(found.digest)
     if known is not None:
         return known
-    digest = _core.layer_digest(layer, threads=job.options["threads"], progress=job.options["progress"])
+    digest = _core.layer_digest(
+        layer,
+        threads=job.options["threads"],
+        progress=job.options["progress"],
+        inode_flags=job.options["inode_flags"],
+    )
     if memory is not None and found.settled:
         memory.remember(found.digest, digest)
     return digest

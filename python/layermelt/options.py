@@ -12,6 +12,7 @@ from layermelt import settings
 from layermelt.errors import InvalidOptionError
 
 __all__ = [
+    "BLOCK_SIZES",
     "PROFILES",
     "SHAPE",
     "InjectedFile",
@@ -28,6 +29,8 @@ Progress = Callable[[str, int, int], object]
 
 #: What images are made for; see `layermelt.build_rootfs`.
 PROFILES = ("default", "compat", "readonly")
+#: Bytes that a block may have.
+BLOCK_SIZES = (1024, 2048, 4096)
 
 _MAX_THREADS = 256
 #: (uid_t)-1 and (gid_t)-1 mean "no change" to the kernel.
@@ -43,6 +46,8 @@ SHAPE: dict[str, Any] = {
     "profile": "default",
     "journal": None,
     "reserved": 0,
+    "block_size": 4096,
+    "inode_flags": False,
 }
 
 
@@ -78,10 +83,15 @@ def image_shape(
     profile: str = "default",
     journal: int | str = "auto",
     reserved: int | str = 0,
+    block_size: int = 4096,
+    inode_flags: bool = False,
 ) -> dict[str, Any]:
     """The options that shape an image, as the core takes them: those of `SHAPE`."""
     if profile not in PROFILES:
         raise InvalidOptionError(f"invalid profile {profile!r}: expected one of {', '.join(PROFILES)}")
+    if isinstance(block_size, bool) or block_size not in BLOCK_SIZES:
+        expected = ", ".join(map(str, BLOCK_SIZES))
+        raise InvalidOptionError(f"invalid block size {block_size!r}: expected one of {expected} bytes")
     return {
         "size": size if size in ("auto", "min") else settings.parse_size(size, "size"),
         "free_space": settings.parse_size(free_space, "free space"),
@@ -91,6 +101,8 @@ def image_shape(
         "profile": profile,
         "journal": _journal(journal),
         "reserved": settings.parse_size(reserved, "reserved space"),
+        "block_size": block_size,
+        "inode_flags": bool(inode_flags),
     }
 
 

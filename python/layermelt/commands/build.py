@@ -24,7 +24,7 @@ from layermelt.console import (
     size_text,
     source_options,
 )
-from layermelt.options import PROFILES
+from layermelt.options import BLOCK_SIZES, PROFILES
 
 if TYPE_CHECKING:
     from layermelt.results import BuildResult
@@ -100,6 +100,16 @@ __all__ = ["command"]
 @click.option(
     "--reserved", type=SizeType(), default=0, metavar="N", help="Bytes that only root may fill (default: 0)."
 )
+@click.option(
+    "--block-size",
+    type=click.Choice([str(size) for size in BLOCK_SIZES]),
+    default="4096",
+    show_default=True,
+    help="Bytes of a block.",
+)
+@click.option(
+    "--inode-flags", is_flag=True, help="Keep the layers' flags immutable, append, nodump and noatime."
+)
 @click.option("--label", default="", help="The file system's label, at most 16 bytes.")
 @click.option("--uuid", help="The file system's UUID (default: derived from the tree).")
 @click.option(
@@ -140,6 +150,8 @@ def command(
     profile: str,
     journal: int | str,
     reserved: int,
+    block_size: str,
+    inode_flags: bool,
     label: str,
     uuid: str | None,
     threads: int | None,
@@ -171,6 +183,8 @@ def command(
             profile=profile,
             journal=journal,
             reserved=reserved,
+            block_size=int(block_size),
+            inode_flags=inode_flags,
             label=label,
             uuid=uuid,
             threads=threads,

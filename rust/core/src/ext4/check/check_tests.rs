@@ -8,6 +8,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
+use crate::ext4::read::bytes::u32_at;
 use crate::Error;
 
 /// A file that goes away with the test.
@@ -245,7 +246,7 @@ fn every_bit_of_checksummed_metadata_counts() {
         let descs = if block == 1024 { 2 * block } else { block };
         let size = if options.contains("^64bit") { 32 } else { 64 };
         let first: [u8; 12] = image.read(descs);
-        let place = |at: usize| block * u64::from(read::u32_at(&first, at));
+        let place = |at: usize| block * u64::from(u32_at(&first, at));
         let inode_size = u64::from(image.report().inode_size);
         let groups = u64::from(image.report().groups);
         for (what, start, len) in [
@@ -294,7 +295,7 @@ fn free_counts_are_counted() {
     let image = mke2fs("-t ext4 -O ^metadata_csum,^uninit_bg", "64M");
     let first: [u8; 12] = image.read(4096);
     for (pointer, code) in [(0, "free-blocks"), (4, "free-inodes")] {
-        let bitmap = 4096 * u64::from(read::u32_at(&first, pointer));
+        let bitmap = 4096 * u64::from(u32_at(&first, pointer));
         // A bit in the middle that is free.
         let [byte] = image.read(bitmap + 500);
         assert_eq!(byte, 0);
@@ -309,7 +310,7 @@ fn free_counts_are_counted() {
         image.write(at, &[byte]);
     }
     // The end of the inode bitmap stands for nothing.
-    let end = 4096 * u64::from(read::u32_at(&first, 4)) + 4095;
+    let end = 4096 * u64::from(u32_at(&first, 4)) + 4095;
     image.write(end, &[0x7f]);
     assert_eq!(image.codes(), ["bitmap-padding"]);
 }
@@ -319,7 +320,7 @@ fn the_end_of_a_bitmap_stands_for_nothing() {
     // 16,384 blocks: half of a bitmap.
     let image = mke2fs("-t ext4 -O ^metadata_csum,^uninit_bg", "64M");
     let first: [u8; 12] = image.read(4096);
-    let bitmap = 4096 * u64::from(read::u32_at(&first, 0));
+    let bitmap = 4096 * u64::from(u32_at(&first, 0));
     image.write(bitmap + 4095, &[0x7f]);
     assert_eq!(image.codes(), ["bitmap-padding"]);
     image.write(bitmap + 4095, &[0xff]);
@@ -341,7 +342,7 @@ fn flags_mean_nothing_without_a_checksum() {
     // "Nothing was ever written", which the kernel ignores then.
     image.write(4096 + 0x12, &[3, 0]);
     assert_eq!(image.codes(), [""; 0]);
-    image.write(4096 * u64::from(read::u32_at(&first, 4)) + 500, &[0x10]);
+    image.write(4096 * u64::from(u32_at(&first, 4)) + 500, &[0x10]);
     assert_eq!(image.codes(), ["free-inodes"]);
 }
 
@@ -483,7 +484,7 @@ fn hostile_metadata() {
             }
             // The magic number and a right checksum, to get further.
             bytes[1024 + 0x38..1024 + 0x3a].copy_from_slice(&MAGIC.to_le_bytes());
-            let sum = checksum::crc32c(!0, &bytes[1024..2044]);
+            let sum = crate::ext4::read::checksum::crc32c(!0, &bytes[1024..2044]);
             bytes[2044..2048].copy_from_slice(&sum.to_le_bytes());
             image.write(0, &bytes);
             let report = image.report();

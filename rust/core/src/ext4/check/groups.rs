@@ -1,60 +1,15 @@
 //! Every group descriptor and its bitmaps.
 
-use super::checksum::{crc16, crc32c};
-use super::features::{incompat, ro_compat};
-use super::geometry::Geometry;
-use super::read::{hilo, u16_at, u32_at, Image};
 use super::report::ImageReport;
-use super::superblock::Superblock;
 use crate::control::Control;
 use crate::error::Result;
-
-/// `EXT4_BG_INODE_UNINIT`: the inode bitmap was never written.
-const INODE_UNINIT: u16 = 0x1;
-/// `EXT4_BG_BLOCK_UNINIT`: the block bitmap was never written.
-const BLOCK_UNINIT: u16 = 0x2;
-/// Where `bg_checksum` is in a descriptor.
-const CHECKSUM_AT: usize = 0x1e;
-/// Size of a descriptor's first half, the only one without `64bit`.
-const HALF: usize = 32;
-
-/// One descriptor (`struct ext4_group_desc`), halves joined.
-struct Group {
-    block_bitmap: u64,
-    inode_bitmap: u64,
-    inode_table: u64,
-    free_clusters: u32,
-    free_inodes: u32,
-    itable_unused: u32,
-    bg_flags: u16,
-    block_bitmap_csum: u32,
-    inode_bitmap_csum: u32,
-}
-
-impl Group {
-    fn decode(raw: &[u8]) -> Self {
-        let wide = raw.len() >= 64;
-        let high32 = |at: usize| if wide { u32_at(raw, at) } else { 0 };
-        let high16 = |at: usize| {
-            if wide {
-                u32::from(u16_at(raw, at)) << 16
-            } else {
-                0
-            }
-        };
-        Self {
-            block_bitmap: hilo(high32(0x20), u32_at(raw, 0x00)),
-            inode_bitmap: hilo(high32(0x24), u32_at(raw, 0x04)),
-            inode_table: hilo(high32(0x28), u32_at(raw, 0x08)),
-            free_clusters: u32::from(u16_at(raw, 0x0c)) | high16(0x2c),
-            free_inodes: u32::from(u16_at(raw, 0x0e)) | high16(0x2e),
-            bg_flags: u16_at(raw, 0x12),
-            block_bitmap_csum: u32::from(u16_at(raw, 0x18)) | high16(0x38),
-            inode_bitmap_csum: u32::from(u16_at(raw, 0x1a)) | high16(0x3a),
-            itable_unused: u32::from(u16_at(raw, 0x1c)) | high16(0x32),
-        }
-    }
-}
+use crate::ext4::read::bytes::u16_at;
+use crate::ext4::read::checksum::crc32c;
+use crate::ext4::read::features::incompat;
+use crate::ext4::read::geometry::Geometry;
+use crate::ext4::read::group_desc::{Group, Sums, BLOCK_UNINIT, CHECKSUM_AT, HALF, INODE_UNINIT};
+use crate::ext4::read::image::Image;
+use crate::ext4::read::superblock::Superblock;
 
 /// Looks at all groups. Returns the first block of group 0's inode table when
 /// it is where one can be.
@@ -102,48 +57,6 @@ pub(super) fn verify(
     }
     check.totals();
     Ok(first_table)
-}
-
-/// The descriptors' checksum, in the form the features name.
-enum Sums {
-    /// There is none, and the descriptors' flags mean nothing.
-    None,
-    /// `uninit_bg`: the register after the UUID.
-    Crc16(u16),
-    /// `metadata_csum`: the seed. Bitmaps have checksums as well.
-    Crc32c(u32),
-}
-
-impl Sums {
-    fn of(sb: &Superblock) -> Self {
-        if sb.has_checksums() {
-            Self::Crc32c(sb.checksum_seed())
-        } else if sb.has_ro_compat(ro_compat::GDT_CSUM) {
-            Self::Crc16(crc16(!0, &sb.s_uuid))
-        } else {
-            Self::None
-        }
-    }
-
-    /// What `bg_checksum` should be: over the group's number and the descriptor
-    /// (`ext4_group_desc_csum`). The CRC32C counts the field itself as zero,
-    /// the CRC16 leaves it out.
-    fn of_descriptor(&self, group: u32, raw: &[u8]) -> Option<u16> {
-        let (head, tail) = (&raw[..CHECKSUM_AT], &raw[CHECKSUM_AT + 2..]);
-        match *self {
-            Self::None => None,
-            Self::Crc16(register) => {
-                let register = crc16(register, &group.to_le_bytes());
-                Some(crc16(crc16(register, head), tail))
-            }
-            Self::Crc32c(seed) => {
-                let register = crc32c(seed, &group.to_le_bytes());
-                let register = crc32c(crc32c(crc32c(register, head), &[0, 0]), tail);
-                // The low half is kept.
-                Some((register & 0xffff) as u16)
-            }
-        }
-    }
 }
 
 struct Check<'a> {

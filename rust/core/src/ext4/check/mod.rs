@@ -10,24 +10,22 @@
 //! before it is used, at most some blocks are held in memory, and the number of
 //! groups looked at is bounded.
 
-mod checksum;
 mod features;
-mod geometry;
 mod groups;
-mod read;
 mod report;
 mod root;
 mod superblock;
 
 use std::path::Path;
 
-pub use report::{ImageReport, Journal, Problem};
+pub use super::read::superblock::Journal;
+pub use report::{ImageReport, Problem};
 
+use super::read::geometry::Geometry;
+use super::read::image::Image;
+use super::read::superblock::{Superblock, MAGIC, MAGIC_AT, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE};
 use crate::control::Control;
 use crate::error::Result;
-use geometry::Geometry;
-use read::Image;
-use superblock::{Superblock, MAGIC, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE};
 
 /// Whether `path` is a file (or block device) with ext4's magic number where
 /// ext2, ext3 and ext4 have it. `false` for whatever cannot be read: this is
@@ -36,7 +34,7 @@ use superblock::{Superblock, MAGIC, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE};
 pub fn has_magic(path: &Path) -> bool {
     let mut magic = [0; 2];
     Image::open(path)
-        .and_then(|image| image.read(SUPERBLOCK_OFFSET + superblock::MAGIC_AT, &mut magic))
+        .and_then(|image| image.read(SUPERBLOCK_OFFSET + MAGIC_AT, &mut magic))
         .is_ok_and(|whole| whole && u16::from_le_bytes(magic) == MAGIC)
 }
 
@@ -73,15 +71,17 @@ pub fn check_image(path: &Path, control: &Control) -> Result<ImageReport> {
         return Ok(report);
     }
     report.describe(&sb);
-    sb.verify_checksum(&raw, &mut report);
-    sb.verify_state(&mut report);
+    superblock::verify_checksum(&sb, &raw, &mut report);
+    superblock::verify_state(&sb, &mut report);
     if !features::verify(&sb, &mut report) {
         return Ok(report);
     }
     // What follows would be looked for at senseless places without it.
-    let Some(geometry) = Geometry::verify(&sb, image.size(), &mut report) else {
+    let problem = |code, text| report.problem(code, text);
+    let Some(geometry) = Geometry::of(&sb, image.size(), problem) else {
         return Ok(report);
     };
+    report.groups = geometry.groups;
     let first_table = groups::verify(&image, &sb, &geometry, &mut report, control)?;
     if let Some(table) = first_table {
         root::verify(&image, &sb, &geometry, table, &mut report)?;

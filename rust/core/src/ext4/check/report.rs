@@ -1,7 +1,7 @@
 //! What a check tells.
 
-use super::features;
-use super::superblock::Superblock;
+use crate::ext4::read::features;
+use crate::ext4::read::superblock::{Journal, Superblock};
 
 /// At most as many problems are told one by one: a file of garbage can have
 /// millions of them.
@@ -14,18 +14,6 @@ pub struct Problem {
     pub code: &'static str,
     /// A sentence with the place and the numbers.
     pub text: String,
-}
-
-/// Where the journal is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Journal {
-    /// There is none.
-    #[default]
-    None,
-    /// In the inode of that number.
-    Internal(u32),
-    /// On the device with that UUID.
-    External([u8; 16]),
 }
 
 /// What an image says about itself, and what is wrong with it. Without a magic

@@ -1,19 +1,12 @@
 //! The root directory's inode.
 
-use super::checksum::crc32c;
-use super::geometry::Geometry;
-use super::read::{u16_at, u32_at, Image};
 use super::report::ImageReport;
-use super::superblock::Superblock;
 use crate::error::Result;
-
-/// `EXT4_ROOT_INO`
-const ROOT_INODE: u32 = 2;
-/// `EXT4_GOOD_OLD_INODE_SIZE`: the part that every inode has.
-const OLD_SIZE: usize = 128;
-/// Where the halves of the checksum are.
-const CHECKSUM_LO: usize = 0x7c;
-const CHECKSUM_HI: usize = 0x82;
+use crate::ext4::read::bytes::{u16_at, u32_at};
+use crate::ext4::read::geometry::Geometry;
+use crate::ext4::read::image::Image;
+use crate::ext4::read::inode::{self, ROOT_INODE};
+use crate::ext4::read::superblock::Superblock;
 
 const S_IFMT: u16 = 0o170_000;
 const S_IFDIR: u16 = 0o040_000;
@@ -51,7 +44,7 @@ pub(super) fn verify(
         );
     }
     if sb.has_checksums() {
-        let (stored, computed) = checksums(&raw, sb.checksum_seed());
+        let (stored, computed) = inode::checksums(ROOT_INODE, &raw, sb.checksum_seed());
         if stored != computed {
             report.problem(
                 "inode-checksum",
@@ -60,30 +53,4 @@ pub(super) fn verify(
         }
     }
     Ok(())
-}
-
-/// The stored and the computed checksum (`ext4_inode_csum`): over number,
-/// generation and the inode with the checksum's halves as zero. The high half
-/// exists when `i_extra_isize` reaches behind it.
-fn checksums(raw: &[u8], seed: u32) -> (u32, u32) {
-    let mut bytes = raw.to_vec();
-    bytes[CHECKSUM_LO..CHECKSUM_LO + 2].fill(0);
-    let extra = if raw.len() > OLD_SIZE {
-        usize::from(u16_at(raw, 0x80))
-    } else {
-        0
-    };
-    let has_high = OLD_SIZE + extra >= CHECKSUM_HI + 2 && raw.len() > OLD_SIZE;
-    if has_high {
-        bytes[CHECKSUM_HI..CHECKSUM_HI + 2].fill(0);
-    }
-    let generation = &raw[0x64..0x68];
-    let register = crc32c(crc32c(seed, &ROOT_INODE.to_le_bytes()), generation);
-    let computed = crc32c(register, &bytes);
-    let low = u32::from(u16_at(raw, CHECKSUM_LO));
-    if has_high {
-        (low | u32::from(u16_at(raw, CHECKSUM_HI)) << 16, computed)
-    } else {
-        (low, computed & 0xffff)
-    }
 }

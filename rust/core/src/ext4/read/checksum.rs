@@ -1,6 +1,6 @@
 //! The two checksums of ext4's metadata, as running registers.
 //!
-//! These are not the writer's: a checker that shared its code would share its
+//! These are not the writer's: a reader that shared its code would share its
 //! faults.
 
 use crc_fast::{CrcAlgorithm, Digest};
@@ -8,7 +8,8 @@ use crc_fast::{CrcAlgorithm, Digest};
 /// Continues `register` over `bytes` by CRC32C (`ext4_chksum`, feature
 /// `metadata_csum`). A register starts at `!0` and is stored as it is, while
 /// the library inverts its result.
-pub(super) fn crc32c(register: u32, bytes: &[u8]) -> u32 {
+#[must_use]
+pub fn crc32c(register: u32, bytes: &[u8]) -> u32 {
     let digest = run(CrcAlgorithm::Crc32Iscsi, u64::from(register), bytes);
     // OK to cut: a 32-bit checksum's other bits are zero.
     !(digest as u32)
@@ -18,7 +19,8 @@ pub(super) fn crc32c(register: u32, bytes: &[u8]) -> u32 {
 /// `uninit_bg`, in e2fsprogs once called `gdt_csum`): polynomial 0x8005,
 /// reflected. It starts at `!0` and nothing is inverted, which makes it the
 /// CRC-16/MODBUS of the catalogues.
-pub(super) fn crc16(register: u16, bytes: &[u8]) -> u16 {
+#[must_use]
+pub fn crc16(register: u16, bytes: &[u8]) -> u16 {
     // OK to cut: a 16-bit checksum's other bits are zero.
     run(CrcAlgorithm::Crc16Modbus, u64::from(register), bytes) as u16
 }

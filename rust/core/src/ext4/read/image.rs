@@ -10,7 +10,8 @@ use rustix::fs::{FileType, Mode, OFlags, SeekFrom};
 use crate::error::{Error, Result};
 
 /// An opened image.
-pub(super) struct Image {
+#[derive(Debug)]
+pub struct Image {
     file: File,
     path: PathBuf,
     size: u64,
@@ -18,7 +19,10 @@ pub(super) struct Image {
 
 impl Image {
     /// Opens a regular file or a block device, through symlinks.
-    pub(super) fn open(path: &Path) -> Result<Self> {
+    ///
+    /// # Errors
+    /// When it is anything else, or cannot be opened.
+    pub fn open(path: &Path) -> Result<Self> {
         // The type first: opening other devices can have effects, and without
         // O_NONBLOCK a FIFO put there meanwhile would block for ever.
         let stat = rustix::fs::stat(path).map_err(Error::io("open", path))?;
@@ -42,12 +46,16 @@ impl Image {
     }
 
     /// Its size in bytes when it was opened.
-    pub(super) const fn size(&self) -> u64 {
+    #[must_use]
+    pub const fn size(&self) -> u64 {
         self.size
     }
 
     /// Fills `buffer` from byte `at` on; `false` when the file ends before.
-    pub(super) fn read(&self, at: u64, buffer: &mut [u8]) -> Result<bool> {
+    ///
+    /// # Errors
+    /// When the device or the file system below fails.
+    pub fn read(&self, at: u64, buffer: &mut [u8]) -> Result<bool> {
         let fits = at
             .checked_add(buffer.len() as u64)
             .is_some_and(|end| end <= self.size);
@@ -76,23 +84,4 @@ fn demand_image(mode: u32, path: &Path) -> Result<()> {
         io::ErrorKind::InvalidInput,
         format!("it is {kind}; an image is a regular file or a block device"),
     )))
-}
-
-/// A little-endian number at a byte offset of a buffer of fixed size.
-///
-/// # Panics
-/// When the buffer ends before: a fault of the caller's code, for offsets are
-/// constants and buffers are of sizes that were checked.
-pub(super) fn u16_at(bytes: &[u8], at: usize) -> u16 {
-    u16::from_le_bytes([bytes[at], bytes[at + 1]])
-}
-
-/// See [`u16_at`].
-pub(super) fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
-}
-
-/// A number that is kept in two 32-bit fields.
-pub(super) fn hilo(high: u32, low: u32) -> u64 {
-    (u64::from(high) << 32) | u64::from(low)
 }

@@ -1,7 +1,6 @@
 //! Where things are, if the superblock's numbers make sense.
 
 use super::features::{compat, incompat, ro_compat};
-use super::report::ImageReport;
 use super::superblock::Superblock;
 
 /// More groups than that are not looked at. With 4 KiB blocks the largest file
@@ -12,37 +11,45 @@ const MAX_GROUPS: u64 = 1 << 24;
 /// The numbers that the rest of the check computes with. All of them were
 /// compared with the file's size, so that positions fit in 64 bits.
 #[derive(Clone, Debug)]
-pub(super) struct Geometry {
+pub struct Geometry {
     /// In bytes: 1,024 to 65,536.
-    pub(super) block_size: u32,
+    pub block_size: u32,
     /// Blocks of the file system.
-    pub(super) blocks: u64,
+    pub blocks: u64,
     /// The block that group 0 begins with: 1 with blocks of 1 KiB, or 0.
-    pub(super) first_data_block: u32,
+    pub first_data_block: u32,
     /// Block groups.
-    pub(super) groups: u32,
+    pub groups: u32,
     /// Blocks of a group, but the last.
-    pub(super) blocks_per_group: u32,
+    pub blocks_per_group: u32,
     /// Blocks of a cluster: 1 without `bigalloc`.
-    pub(super) cluster_ratio: u32,
+    pub cluster_ratio: u32,
     /// Bits of a block bitmap.
-    pub(super) clusters_per_group: u32,
+    pub clusters_per_group: u32,
     /// Bits of an inode bitmap.
-    pub(super) inodes_per_group: u32,
+    pub inodes_per_group: u32,
     /// Blocks of an inode table.
-    pub(super) table_blocks: u32,
+    pub table_blocks: u32,
     /// Bytes of an inode.
-    pub(super) inode_size: u16,
+    pub inode_size: u16,
     /// Bytes of a group descriptor.
-    pub(super) desc_size: u16,
+    pub desc_size: u16,
 }
 
 impl Geometry {
-    /// `None`, with the reasons in the report, when the numbers make no sense.
-    /// The rules are those of the kernel's mount (`ext4_fill_super`).
-    pub(super) fn verify(sb: &Superblock, size: u64, report: &mut ImageReport) -> Option<Self> {
-        let before = report.problems.len();
-        let mut bad = |text: String| report.problem("geometry", text);
+    /// `None` when the numbers make no sense, `size` being that of the file in
+    /// bytes; each reason is given to `problem` as a code and a sentence. The
+    /// rules are those of the kernel's mount (`ext4_fill_super`).
+    pub fn of(
+        sb: &Superblock,
+        size: u64,
+        mut problem: impl FnMut(&'static str, String),
+    ) -> Option<Self> {
+        let mut sound = true;
+        let mut bad = |text: String| {
+            sound = false;
+            problem("geometry", text);
+        };
 
         let Some(block_size) = sb.block_size() else {
             bad(format!(
@@ -138,7 +145,8 @@ impl Geometry {
         }
         let wanted = sb.blocks_count.checked_mul(u64::from(block_size));
         if wanted.is_none_or(|wanted| wanted > size) {
-            report.problem(
+            sound = false;
+            problem(
                 "truncated",
                 format!(
                     "the file system has {} blocks of {block_size} bytes, but the file has {size} bytes",
@@ -146,14 +154,14 @@ impl Geometry {
                 ),
             );
         }
-        if report.problems.len() > before {
+        if !sound {
             return None;
         }
 
         let groups = (sb.blocks_count - u64::from(sb.s_first_data_block))
             .div_ceil(u64::from(sb.s_blocks_per_group));
         if groups > MAX_GROUPS {
-            report.problem(
+            problem(
                 "geometry",
                 format!("the file system has {groups} groups; at most {MAX_GROUPS} are looked at"),
             );
@@ -161,9 +169,8 @@ impl Geometry {
         }
         // OK to cut: just compared.
         let groups = groups as u32;
-        report.groups = groups;
         if u64::from(groups) * u64::from(sb.s_inodes_per_group) != u64::from(sb.s_inodes_count) {
-            report.problem(
+            problem(
                 "geometry",
                 format!(
                     "s_inodes_count is {}, but there are {groups} groups of {} inodes",
@@ -188,7 +195,7 @@ impl Geometry {
             desc_size: sb.s_desc_size,
         };
         if sb.has_incompat(incompat::META_BG) && sb.s_first_meta_bg > geometry.desc_blocks() {
-            report.problem(
+            problem(
                 "geometry",
                 format!(
                     "s_first_meta_bg is {}, but there are {} blocks of descriptors",
@@ -201,7 +208,7 @@ impl Geometry {
         if sb.has_incompat(incompat::META_BG) && sb.has_compat(compat::RESIZE_INODE) {
             // ext4_feature_set_ok: both say where descriptors of a grown file
             // system are.
-            report.problem(
+            problem(
                 "geometry",
                 "the features meta_bg and resize_inode exclude each other".into(),
             );
@@ -209,23 +216,28 @@ impl Geometry {
         Some(geometry)
     }
 
-    pub(super) const fn descs_per_block(&self) -> u32 {
+    /// Descriptors of a block.
+    #[must_use]
+    pub const fn descs_per_block(&self) -> u32 {
         self.block_size / self.desc_size as u32
     }
 
     /// Blocks of group descriptors.
-    pub(super) const fn desc_blocks(&self) -> u32 {
+    #[must_use]
+    pub const fn desc_blocks(&self) -> u32 {
         self.groups.div_ceil(self.descs_per_block())
     }
 
     /// The block with the superblock.
-    pub(super) const fn superblock_block(&self) -> u64 {
+    #[must_use]
+    pub const fn superblock_block(&self) -> u64 {
         (self.block_size == 1024) as u64
     }
 
     /// The block with the descriptors of number `index * descs_per_block` and on
     /// (the kernel's `descriptor_loc`).
-    pub(super) fn desc_block(&self, sb: &Superblock, index: u32) -> u64 {
+    #[must_use]
+    pub fn desc_block(&self, sb: &Superblock, index: u32) -> u64 {
         if !sb.has_incompat(incompat::META_BG) || index < sb.s_first_meta_bg {
             return self.superblock_block() + 1 + u64::from(index);
         }
@@ -239,32 +251,37 @@ impl Geometry {
     }
 
     /// The first block of a group.
-    pub(super) fn first_block(&self, group: u32) -> u64 {
+    #[must_use]
+    pub fn first_block(&self, group: u32) -> u64 {
         u64::from(self.first_data_block) + u64::from(group) * u64::from(self.blocks_per_group)
     }
 
     /// The block behind a group.
-    pub(super) fn end_block(&self, group: u32) -> u64 {
+    #[must_use]
+    pub fn end_block(&self, group: u32) -> u64 {
         self.blocks
             .min(self.first_block(group) + u64::from(self.blocks_per_group))
     }
 
     /// How many bits of a group's block bitmap stand for something. The last
     /// cluster may be cut.
-    pub(super) fn clusters(&self, group: u32) -> u32 {
+    #[must_use]
+    pub fn clusters(&self, group: u32) -> u32 {
         let blocks = self.end_block(group) - self.first_block(group);
         // OK to cut: at most `clusters_per_group`.
         blocks.div_ceil(u64::from(self.cluster_ratio)) as u32
     }
 
     /// A block's first byte.
-    pub(super) fn byte(&self, block: u64) -> u64 {
+    #[must_use]
+    pub fn byte(&self, block: u64) -> u64 {
         block * u64::from(self.block_size)
     }
 }
 
 /// Whether a group begins with a copy of the superblock (`ext4_bg_has_super`).
-pub(super) fn has_superblock(sb: &Superblock, group: u32) -> bool {
+#[must_use]
+pub fn has_superblock(sb: &Superblock, group: u32) -> bool {
     if group == 0 {
         return true;
     }

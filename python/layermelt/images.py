@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid as _uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -24,6 +25,8 @@ _HARMLESS = frozenset(
         "not-clean",
     }
 )
+
+Progress = Callable[[str, int, int], object]
 
 
 class Problem(NamedTuple):
@@ -59,6 +62,7 @@ class ImageReport:
         features: The features by their names in ``dumpe2fs``.
         journal: ``none``, ``inode N``, or ``device UUID``.
         state: ``clean``, or what is not.
+        deep: Whether every inode, directory and bitmap was looked at.
     """
 
     path: str
@@ -77,6 +81,7 @@ class ImageReport:
     features: tuple[str, ...]
     journal: str
     state: str
+    deep: bool = False
 
     @property
     def sound(self) -> bool:
@@ -103,6 +108,7 @@ class ImageReport:
             "features": list(self.features),
             "journal": self.journal,
             "state": self.state,
+            "deep": self.deep,
         }
 
 
@@ -114,12 +120,23 @@ def has_ext4_magic(path: str | bytes | os.PathLike[str]) -> bool:
     return _core.has_ext4_magic(os.fsdecode(path))
 
 
-def check_image(path: str | bytes | os.PathLike[str]) -> ImageReport:
+def check_image(
+    path: str | bytes | os.PathLike[str], *, deep: bool = False, progress: Progress | None = None
+) -> ImageReport:
     """Whether a file or block device is a sound ext4: what is wrong is in the report.
 
     It compares the magic number, the checksums of the superblock, of every group's descriptor
     and bitmaps and of the root directory's inode, the free counts and the geometry against the
-    file's size, in milliseconds. Files' data and other inodes are left to ``e2fsck``.
+    file's size, in milliseconds. With `deep` it goes through every inode, extent tree, attribute,
+    directory and bitmap, and finds what ``e2fsck -fn`` finds; files' data has no checksums. Images
+    may be anyone's. A journal that is still to be replayed is a problem, ``needs-recovery``.
+
+    Args:
+        path: The image.
+        deep: Look at all of it.
+        progress: Called every 50 ms with the phase, and units of it done and in all: ``inodes`` and
+            ``bitmaps`` (units are block groups), ``directories``, ``links`` (unknown, 0). What it
+            raises ends the check.
 
     Raises:
         ImageNotFoundError: There is no such file.
@@ -127,7 +144,7 @@ def check_image(path: str | bytes | os.PathLike[str]) -> ImageReport:
         ImageError: It is neither a regular file nor a block device, or reading it failed.
     """
     named = os.fsdecode(path)
-    report = _core.check_image(named)
+    report = _core.check_image(named, deep=deep, progress=progress)
     kind, _, device = report.journal.partition(" ")
     return ImageReport(
         path=named,
@@ -146,6 +163,7 @@ def check_image(path: str | bytes | os.PathLike[str]) -> ImageReport:
         features=tuple(report.features),
         journal=f"device {_uuid.UUID(device)}" if kind == "device" else report.journal,
         state=report.state,
+        deep=deep,
     )
 
 

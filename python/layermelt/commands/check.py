@@ -21,18 +21,20 @@ __all__ = ["command"]
 
 @click.command("check", epilog=EXIT_CODES, short_help="Say whether an image is sound.")
 @click.argument("image", type=PATH)
+@click.option("--deep", is_flag=True, help="Look at every inode, directory and bitmap.")
 @json_option
-def command(image: str, *, as_json: bool) -> None:
+def command(image: str, *, deep: bool, as_json: bool) -> None:
     """Says whether IMAGE, a file or a block device, is a sound ext4.
 
     It compares the magic number, the checksums of the superblock, of every group's descriptor and
     bitmaps and of the root directory's inode, the free counts, the features and the geometry
-    against the file's size. Files' data and other inodes are left to e2fsck.
+    against the file's size. With --deep it goes through every inode, extent tree, attribute,
+    directory and bitmap, and finds what e2fsck -fn finds.
     """
     from layermelt.images import check_image
 
     with errors(as_json=as_json):
-        report = check_image(image)
+        report = check_image(image, deep=deep)
         if as_json:
             print_json(report.as_dict())
         elif report.sound:

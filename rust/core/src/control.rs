@@ -20,17 +20,29 @@ pub enum Phase {
     Sync = 4,
     /// Reading data for its digest.
     Hash = 5,
+    /// Looking at inodes, by block groups.
+    Inodes = 6,
+    /// Looking at directories.
+    Directories = 7,
+    /// Comparing names with what inodes tell.
+    Links = 8,
+    /// Comparing bitmaps with what is in use, by block groups.
+    Bitmaps = 9,
 }
 
 impl Phase {
     /// All of them, in order.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 10] = [
         Self::Scan,
         Self::Merge,
         Self::Plan,
         Self::Write,
         Self::Sync,
         Self::Hash,
+        Self::Inodes,
+        Self::Directories,
+        Self::Links,
+        Self::Bitmaps,
     ];
 
     /// The name used in reports.
@@ -43,6 +55,10 @@ impl Phase {
             Self::Write => "write",
             Self::Sync => "sync",
             Self::Hash => "hash",
+            Self::Inodes => "inodes",
+            Self::Directories => "directories",
+            Self::Links => "links",
+            Self::Bitmaps => "bitmaps",
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use layermelt_core::ext4::check::{self, Journal};
+use layermelt_core::ext4::check::{self, Depth, Journal};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
@@ -123,9 +123,17 @@ pub(crate) fn has_ext4_magic(py: Python<'_>, path: PathBuf) -> bool {
 
 /// Looks at an image.
 #[pyfunction]
-#[pyo3(signature = (path, /))]
-pub(crate) fn check_image(py: Python<'_>, path: PathBuf) -> PyResult<ImageReport> {
-    let report = watch::run(py, None, |control| check::check_image(&path, control))?;
+#[pyo3(signature = (path, /, *, deep=false, progress=None))]
+pub(crate) fn check_image(
+    py: Python<'_>,
+    path: PathBuf,
+    deep: bool,
+    progress: Option<Py<PyAny>>,
+) -> PyResult<ImageReport> {
+    let depth = if deep { Depth::All } else { Depth::Surface };
+    let report = watch::run(py, progress.as_ref(), |control| {
+        check::check_image(&path, depth, control)
+    })?;
     Ok(ImageReport(report.map_err(|error| Failure {
         error,
         area: Area::Image,

@@ -23,7 +23,7 @@ impl Scratch {
     }
 
     fn report(&self) -> ImageReport {
-        check_image(&self.0, &Control::default()).unwrap()
+        check_image(&self.0, Depth::Surface, &Control::default()).unwrap()
     }
 
     fn codes(&self) -> Vec<&'static str> {
@@ -383,7 +383,7 @@ fn what_is_no_ext4() {
 
     for (path, missing) in [("/dev/null", false), ("/", false), ("/nowhere/x", true)] {
         assert!(!has_magic(Path::new(path)));
-        match check_image(Path::new(path), &Control::default()) {
+        match check_image(Path::new(path), Depth::Surface, &Control::default()) {
             Err(Error::Io { source, .. }) => {
                 assert_eq!(source.kind() == std::io::ErrorKind::NotFound, missing);
             }
@@ -499,7 +499,7 @@ fn can_be_stopped() {
     let control = Control::default();
     control.stop();
     assert!(matches!(
-        check_image(&image.0, &control),
+        check_image(&image.0, Depth::Surface, &control),
         Err(Error::Interrupted)
     ));
 }

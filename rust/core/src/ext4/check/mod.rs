@@ -1,15 +1,16 @@
 //! Is this file a sound ext4? Magic, checksums, and the geometry against the
 //! file's size.
 //!
-//! It looks at the superblock, every group descriptor, every bitmap and the
-//! root directory's inode: enough to know that an image was finished and was
-//! not changed or cut since, in milliseconds. Files' data and the other
-//! inodes are `e2fsck`'s business.
+//! Of two depths. [`Depth::Surface`] looks at the superblock, every group
+//! descriptor, every bitmap and the root directory's inode: enough to know that
+//! an image was finished and was not changed or cut since, in milliseconds.
+//! [`Depth::All`] finds what `e2fsck -fn` finds.
 //!
 //! The image may be anyone's: whatever it says is compared with what can be
-//! before it is used, at most some blocks are held in memory, and the number of
+//! before it is used, memory is bounded by what is in use, and the number of
 //! groups looked at is bounded.
 
+mod deep;
 mod features;
 mod groups;
 mod report;
@@ -21,7 +22,9 @@ use std::path::Path;
 pub use super::read::superblock::Journal;
 pub use report::{ImageReport, Problem};
 
+use super::read::filesystem::Filesystem;
 use super::read::geometry::Geometry;
+use super::read::group_desc::Sums;
 use super::read::image::Image;
 use super::read::superblock::{Superblock, MAGIC, MAGIC_AT, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE};
 use crate::control::Control;
@@ -38,13 +41,22 @@ pub fn has_magic(path: &Path) -> bool {
         .is_ok_and(|whole| whole && u16::from_le_bytes(magic) == MAGIC)
 }
 
+/// How far a check goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// Superblock, groups' descriptors and bitmaps, root directory's inode.
+    Surface,
+    /// Every inode, directory, extent tree, attribute and bitmap.
+    All,
+}
+
 /// Looks at the image at `path`, through symlinks. What is wrong with it is in
 /// the report.
 ///
 /// # Errors
 /// When it cannot be read, or is neither a regular file nor a block device, and
 /// [`crate::Error::Interrupted`].
-pub fn check_image(path: &Path, control: &Control) -> Result<ImageReport> {
+pub fn check_image(path: &Path, depth: Depth, control: &Control) -> Result<ImageReport> {
     let image = Image::open(path)?;
     let mut report = ImageReport::new(image.size());
 
@@ -83,7 +95,15 @@ pub fn check_image(path: &Path, control: &Control) -> Result<ImageReport> {
     };
     report.groups = geometry.groups;
     let first_table = groups::verify(&image, &sb, &geometry, &mut report, control)?;
-    if let Some(table) = first_table {
+    if depth == Depth::All && report.groups_are_placed() {
+        let fs = Filesystem {
+            sums: Sums::of(&sb),
+            image,
+            sb,
+            geometry,
+        };
+        deep::verify(&fs, &mut report, control)?;
+    } else if let Some(table) = first_table {
         root::verify(&image, &sb, &geometry, table, &mut report)?;
     }
     Ok(report)

@@ -74,6 +74,15 @@ impl ImageReport {
         }
     }
 
+    /// Whether all descriptors could be read and name places that there are.
+    pub(super) fn groups_are_placed(&self) -> bool {
+        self.more_problems == 0
+            && !self
+                .problems
+                .iter()
+                .any(|problem| matches!(problem.code, "group-position" | "truncated"))
+    }
+
     pub(super) fn describe(&mut self, sb: &Superblock) {
         self.uuid = sb.s_uuid;
         let end = sb.s_volume_name.iter().position(|&byte| byte == 0);

@@ -31,14 +31,15 @@ pub const fn needed(name_len: usize) -> usize {
     (HEADER_SIZE + name_len + 3) & !3
 }
 
-/// The record at byte `at`, as told; `None` when no header fits there.
+/// The record at byte `at`, as told; `None` when no header fits there. `block`
+/// may be a part of a block, of which `block_len` is the whole length.
 #[must_use]
-pub fn decode(block: &[u8], at: usize) -> Option<Dirent<'_>> {
+pub fn decode(block: &[u8], at: usize, block_len: usize) -> Option<Dirent<'_>> {
     let raw = block.get(at..)?;
     if raw.len() < HEADER_SIZE {
         return None;
     }
-    let rec_len = rec_len(u16_at(raw, 4), block.len());
+    let rec_len = rec_len(u16_at(raw, 4), block_len);
     let name_len = raw[6];
     let end = raw.len().min(HEADER_SIZE + usize::from(name_len));
     let end = end.min(rec_len.max(HEADER_SIZE));

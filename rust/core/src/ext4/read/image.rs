@@ -69,6 +69,22 @@ impl Image {
             Err(error) => Err(Error::io("read", &self.path)(error)),
         }
     }
+
+    /// Where the next data is, from byte `at` on: what is before it is a hole,
+    /// and reads as zeros. The file's end when there is none; `at` where the
+    /// host does not tell holes.
+    ///
+    /// # Errors
+    /// When the device or the file system below fails.
+    pub fn next_data(&self, at: u64) -> Result<u64> {
+        use rustix::io::Errno;
+        match rustix::fs::seek(&self.file, SeekFrom::Data(at)) {
+            Ok(data) => Ok(data),
+            Err(Errno::NXIO) => Ok(self.size.max(at)),
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok(at),
+            Err(error) => Err(Error::io("read", &self.path)(error)),
+        }
+    }
 }
 
 fn demand_image(mode: u32, path: &Path) -> Result<()> {

@@ -97,6 +97,8 @@ pub struct Superblock {
     pub s_uuid: [u8; 16],
     /// The label, NUL at its end.
     pub s_volume_name: [u8; 16],
+    /// Blocks that a directory may have behind its size.
+    pub s_prealloc_dir_blocks: u8,
     /// Blocks kept for descriptors to come.
     pub s_reserved_gdt_blocks: u16,
     /// UUID of the journal's device.
@@ -119,6 +121,8 @@ pub struct Superblock {
     pub s_default_mount_opts: u32,
     /// First group of blocks of descriptors with `meta_bg`.
     pub s_first_meta_bg: u32,
+    /// When it was made.
+    pub s_mkfs_time: u32,
     /// Copy of the journal's `i_block`, `i_size_high` and `i_size`.
     pub s_jnl_blocks: [u8; 68],
     /// Least `i_extra_isize`.
@@ -213,6 +217,7 @@ impl Superblock {
             s_feature_ro_compat: u32_at(raw, 0x64),
             s_uuid: bytes16(0x68),
             s_volume_name: bytes16(0x78),
+            s_prealloc_dir_blocks: raw[0xcd],
             s_reserved_gdt_blocks: u16_at(raw, 0xce),
             s_journal_uuid: bytes16(0xd0),
             s_journal_inum: u32_at(raw, 0xe0),
@@ -224,6 +229,7 @@ impl Superblock {
             s_desc_size: if wide { u16_at(raw, 0xfe) } else { 32 },
             s_default_mount_opts: u32_at(raw, 0x100),
             s_first_meta_bg: u32_at(raw, 0x104),
+            s_mkfs_time: u32_at(raw, 0x108),
             s_jnl_blocks: jnl_blocks,
             s_min_extra_isize: u16_at(raw, 0x15c),
             s_want_extra_isize: u16_at(raw, 0x15e),

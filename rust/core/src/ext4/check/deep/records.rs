@@ -217,7 +217,8 @@ impl Deep<'_> {
         } else {
             0
         };
-        if record.file_type != expected {
+        // 0 with the feature: not told, which old systems did.
+        if record.file_type != expected && record.file_type != 0 {
             self.problem(
                 "directory-type",
                 format!(

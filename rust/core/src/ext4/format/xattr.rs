@@ -158,6 +158,22 @@ pub struct Packed {
     pub in_block: Box<[Entry]>,
 }
 
+impl Packed {
+    /// Moves entries whose values lie outside from the inode to the block. They
+    /// fit: without their values they are smaller than the inode.
+    pub fn outside_to_block(&mut self) {
+        let in_inode = std::mem::take(&mut self.in_inode).into_vec();
+        let (outside, inside): (Vec<_>, Vec<_>) = in_inode
+            .into_iter()
+            .partition(|entry| entry.outside.is_some());
+        self.in_inode = inside.into();
+        let mut block = std::mem::take(&mut self.in_block).into_vec();
+        block.extend(outside);
+        block.sort();
+        self.in_block = block.into();
+    }
+}
+
 /// Divides them: the largest that fit go into the inode, so that as many sets
 /// as possible need no more than a block. While they do not fit, the largest
 /// value goes into an inode of its own, for which `keep` gives an id.

@@ -7,7 +7,7 @@ use super::validate::larger;
 use crate::error::{Error, Result};
 use crate::ext4::format::xattr::{pack, Entry, Packed, ValueId, XattrFault, REFCOUNT_MAX};
 use crate::ext4::format::BlockSize;
-use crate::tree::{NodeId, Tree, XattrSetId};
+use crate::tree::{Kind, NodeId, Tree, XattrSetId};
 
 /// A block of attributes.
 #[derive(Clone, Copy, Debug)]
@@ -60,12 +60,24 @@ impl Attributes {
             of_node: HashMap::new(),
         };
         let mut packed = vec![None; tree.xattr_sets().len()];
+        let mut on_links = vec![false; packed.len()];
+        for (_, node) in tree.nodes() {
+            let set = node.metadata.xattrs;
+            on_links[set.index()] |= matches!(node.kind, Kind::Symlink(_));
+        }
         for (id, node) in tree.nodes() {
             let set = node.metadata.xattrs;
             if packed[set.index()].is_some() || (node.links == 0 && id != tree.root()) {
                 continue;
             }
-            packed[set.index()] = Some(attributes.pack(tree, id, set, warnings)?);
+            let mut parts = attributes.pack(tree, id, set, warnings)?;
+            // An inode is charged for values that lie outside, and for e2fsck
+            // 1.47.0 a symlink that is charged but has no attribute block has
+            // its target in blocks (ext2fs_inode_has_valid_blocks2).
+            if on_links[set.index()] && parts.in_block.is_empty() {
+                parts.outside_to_block();
+            }
+            packed[set.index()] = Some(parts);
         }
         attributes.packed = packed.into_iter().map(Option::unwrap_or_default).collect();
         Ok(attributes)

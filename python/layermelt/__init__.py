@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from layermelt.builder import build_rootfs, inspect_source
     from layermelt.convert import convert_layer_to_rootfs
     from layermelt.errors import LayermeltError
+    from layermelt.growing import GrowReport, grow_image
     from layermelt.images import ImageReport, Problem, check_image, has_ext4_magic
     from layermelt.inject.files import InjectionReport, inject_files
     from layermelt.options import InjectedFile
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BuildResult",
+    "GrowReport",
     "ImageReport",
     "InjectedFile",
     "InjectionReport",
@@ -39,6 +41,7 @@ __all__ = [
     "check_image",
     "convert_layer_to_rootfs",
     "errors",
+    "grow_image",
     "has_ext4_magic",
     "inject_files",
     "inspect_source",
@@ -47,6 +50,7 @@ __all__ = [
 # Names are imported when they are asked for: `import layermelt` costs a millisecond.
 _HOMES = {
     "BuildResult": "results",
+    "GrowReport": "growing",
     "ImageReport": "images",
     "InjectedFile": "options",
     "InjectionReport": "inject.files",
@@ -58,6 +62,7 @@ _HOMES = {
     "build_rootfs": "builder",
     "check_image": "images",
     "convert_layer_to_rootfs": "convert",
+    "grow_image": "growing",
     "has_ext4_magic": "images",
     "inject_files": "inject.files",
     "inspect_source": "builder",

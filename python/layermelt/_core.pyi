@@ -8,6 +8,7 @@ __all__ = [
     "BuildReport",
     "CloneReport",
     "Counts",
+    "GrowReport",
     "ImageReport",
     "Problem",
     "__version__",
@@ -19,6 +20,7 @@ __all__ = [
     "check_image",
     "clone_file",
     "file_digest",
+    "grow_file",
     "has_ext4_magic",
     "inspect_layers",
     "layer_digest",
@@ -181,6 +183,35 @@ def clone_file(
     *,
     progress: Callable[[str, int, int], object] | None,
 ) -> CloneReport: ...
+
+@final
+class GrowReport:
+    @property
+    def block_size(self) -> int: ...
+    @property
+    def old(self) -> tuple[int, int, int, int, int]: ...
+    @property
+    def new(self) -> tuple[int, int, int, int, int]: ...
+    @property
+    def file_bytes(self) -> int: ...
+    @property
+    def written_bytes(self) -> int: ...
+    @property
+    def meta_bg(self) -> bool: ...
+    @property
+    def events(self) -> list[tuple[str, int, bytes]]: ...
+
+def grow_file(
+    path: str,
+    identity: tuple[int, int],
+    target: str,
+    size: int,
+    *,
+    atomic: bool,
+    sync: bool,
+    record: bool,
+    progress: Callable[[str, int, int], object] | None,
+) -> tuple[GrowReport | None, str | None]: ...
 def layer_digest(
     layer: str,
     *,

@@ -70,10 +70,12 @@ __all__ = [
     "SourceError",
     "SourceNotFoundError",
     "TooSmallError",
+    "UncleanImageError",
     "UnknownImageError",
     "UnreadableError",
     "UnrepresentableError",
     "UnsoundImageError",
+    "UnsupportedImageError",
     "UnsupportedSourceError",
 ]
 
@@ -393,6 +395,14 @@ class UnsoundImageError(LayermeltError):
     ) -> None:
         super().__init__(message, path=path)
         self.problems = problems
+
+
+class UncleanImageError(UnsoundImageError):
+    """An image has to be unmounted, or repaired by e2fsck, before it is changed."""
+
+
+class UnsupportedImageError(ImageError):
+    """An image has a feature under which it is not changed here."""
 
 
 class InternalError(LayermeltError):

@@ -16,6 +16,17 @@ pub struct Unreadable {
     pub source: io::Error,
 }
 
+/// Why an image cannot be grown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GrowFault {
+    /// It has to be unmounted or repaired before.
+    Unclean,
+    /// It contradicts itself.
+    Unsound,
+    /// It has a feature under which growing is another matter.
+    Unsupported,
+}
+
 /// A failed build.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -101,6 +112,17 @@ pub enum Error {
         given: u64,
         /// The least size that is enough, in bytes.
         needed: u64,
+    },
+
+    /// An image that cannot be grown as it is.
+    #[error("{}: {reason}", path.display())]
+    NotGrown {
+        /// The image.
+        path: PathBuf,
+        /// Of which kind the obstacle is.
+        kind: GrowFault,
+        /// What it is and what to do.
+        reason: String,
     },
 
     /// An option that no image can have.

@@ -1,5 +1,6 @@
 //! The one way from the core's errors to Python's classes.
 
+use layermelt_core::error::GrowFault;
 use layermelt_core::Error;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
@@ -101,6 +102,14 @@ fn make(py: Python<'_>, failure: &Failure) -> PyResult<PyErr> {
             details.set_item("given", given)?;
             details.set_item("needed", needed)?;
             "TooSmallError"
+        }
+        Error::NotGrown { path, kind, .. } => {
+            details.set_item("path", path.as_os_str())?;
+            match kind {
+                GrowFault::Unclean => "UncleanImageError",
+                GrowFault::Unsound => "UnsoundImageError",
+                GrowFault::Unsupported => "UnsupportedImageError",
+            }
         }
         Error::InvalidOption { .. } => "InvalidOptionError",
         // Asked for by a signal or a callback, whose own exception is raised.

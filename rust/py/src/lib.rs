@@ -6,6 +6,7 @@ mod check;
 mod clone;
 mod digest;
 mod error;
+mod grow;
 mod watch;
 
 use pyo3::prelude::*;
@@ -26,6 +27,8 @@ mod _core {
         chain_digest, chain_of, file_digest, layer_digest, layer_fingerprint, path_key,
         stat_fingerprint,
     };
+    #[pymodule_export]
+    use crate::grow::{grow_file, GrowReport};
 
     /// Raised whenever the same input makes other bytes.
     #[pymodule_export]

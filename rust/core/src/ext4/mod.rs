@@ -3,6 +3,7 @@
 
 pub mod check;
 pub mod format;
+pub mod grow;
 pub mod plan;
 pub mod read;
 pub mod write;

@@ -147,11 +147,13 @@ impl Check<'_> {
             return false;
         }
         let superblock = geometry.superblock_block();
-        let descs_end = if self.sb.has_incompat(incompat::META_BG) && self.sb.s_first_meta_bg == 0 {
-            superblock
+        // Those from s_first_meta_bg on lie in their own groups.
+        let descs = if self.sb.has_incompat(incompat::META_BG) {
+            self.sb.s_first_meta_bg
         } else {
-            superblock + u64::from(geometry.desc_blocks())
+            geometry.desc_blocks()
         };
+        let descs_end = superblock + u64::from(descs);
         if block <= descs_end && block + count > superblock {
             self.report.problem(
                 "group-position",

@@ -20,6 +20,12 @@ impl Checksum {
         Self(Some(!0))
     }
 
+    /// The one that goes on from a stored register (feature `metadata_csum_seed`).
+    #[must_use]
+    pub const fn resumed(register: u32) -> Self {
+        Self(Some(register))
+    }
+
     /// The one that is off.
     #[must_use]
     pub const fn off() -> Self {

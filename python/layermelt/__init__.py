@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from layermelt._core import __version__
     from layermelt.builder import build_rootfs, inspect_source
     from layermelt.convert import convert_layer_to_rootfs
+    from layermelt.differ import Difference, DiffResult, FieldChange, LinkGroup, diff_trees
     from layermelt.errors import LayermeltError
     from layermelt.growing import GrowReport, grow_image
     from layermelt.images import ImageReport, Problem, check_image, has_ext4_magic
@@ -29,17 +30,22 @@ if TYPE_CHECKING:
 __all__ = [
     "BuildResult",
     "GrowReport",
+    "DiffResult",
+    "Difference",
+    "FieldChange",
     "ImageReport",
     "InjectedFile",
     "InjectionReport",
     "InspectResult",
     "LayermeltError",
+    "LinkGroup",
     "Problem",
     "Settings",
     "__version__",
     "build_rootfs",
     "check_image",
     "convert_layer_to_rootfs",
+    "diff_trees",
     "errors",
     "grow_image",
     "has_ext4_magic",
@@ -51,11 +57,15 @@ __all__ = [
 _HOMES = {
     "BuildResult": "results",
     "GrowReport": "growing",
+    "DiffResult": "differ",
+    "Difference": "differ",
+    "FieldChange": "differ",
     "ImageReport": "images",
     "InjectedFile": "options",
     "InjectionReport": "inject.files",
     "InspectResult": "results",
     "LayermeltError": "errors",
+    "LinkGroup": "differ",
     "Problem": "images",
     "Settings": "settings",
     "__version__": "_core",
@@ -63,6 +73,7 @@ _HOMES = {
     "check_image": "images",
     "convert_layer_to_rootfs": "convert",
     "grow_image": "growing",
+    "diff_trees": "differ",
     "has_ext4_magic": "images",
     "inject_files": "inject.files",
     "inspect_source": "builder",

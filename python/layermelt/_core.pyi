@@ -1,7 +1,7 @@
 """The core of layermelt, in Rust. Private: use the package's functions."""
 
 from collections.abc import Callable, Sequence
-from typing import final
+from typing import Any, final
 
 __all__ = [
     "FORMAT_EPOCH",
@@ -19,6 +19,7 @@ __all__ = [
     "check_agent_mounted",
     "check_image",
     "clone_file",
+    "diff_trees",
     "file_digest",
     "grow_file",
     "has_ext4_magic",
@@ -212,6 +213,20 @@ def grow_file(
     record: bool,
     progress: Callable[[str, int, int], object] | None,
 ) -> tuple[GrowReport | None, str | None]: ...
+def diff_trees(
+    a: tuple[str, Sequence[str], bool, bool],
+    b: tuple[str, Sequence[str], bool, bool],
+    *,
+    ignore: Sequence[str],
+    exclude: Sequence[bytes],
+    all_names: bool,
+    strict: bool,
+    threads: int,
+    tell: Callable[
+        [tuple[bytes, str, str | None, int | None, int, list[tuple[str, bytes | None, Any, Any]]]], object
+    ],
+    progress: Callable[[str, int, int], object] | None,
+) -> tuple[tuple[int, int, int], Counts, Counts, list[str]]: ...
 def layer_digest(
     layer: str,
     *,

@@ -34,6 +34,7 @@ __all__ = [
     "counts_text",
     "errors",
     "json_option",
+    "name_text",
     "parse_agent",
     "parse_file",
     "print_json",
@@ -43,6 +44,7 @@ __all__ = [
     "say",
     "size_text",
     "source_options",
+    "write_results",
 ]
 
 EXIT_CODES = """\b
@@ -214,6 +216,40 @@ def _printable(text: str) -> str:
     return "".join(escaped)
 
 
+_ESCAPES = {"\n": "\\n", "\t": "\\t", "\r": "\\r", '"': '\\"', "\\": "\\\\"}
+
+
+def name_text(name: bytes, *, quoted: bool = False) -> str:
+    r"""A name of any bytes in one word from which they can be told again.
+
+    It stands in double quotes when it has a blank, a quote, a backslash or what stdout cannot
+    say or a terminal would obey; then a byte of such is ``\xNN``. The empty name is ``""``.
+    """
+    encoding = getattr(sys.stdout, "encoding", None) or "ascii"
+    parts = []
+    for char in name.decode("utf-8", "surrogateescape"):
+        known = _ESCAPES.get(char)
+        if known is not None:
+            parts.append(known)
+        elif char.isprintable() and _can_say(char, encoding):
+            parts.append(char)
+        else:
+            parts += [f"\\x{byte:02x}" for byte in char.encode("utf-8", "surrogateescape")]
+    text = "".join(parts)
+    plain = text and not quoted and not any(char in text for char in ' "\\')
+    return text if plain else f'"{text}"'
+
+
+def _can_say(char: str, encoding: str) -> bool:
+    if char.isascii():
+        return True
+    try:
+        char.encode(encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def say(text: str) -> None:
     """To stderr. That it is closed is no reason to fail."""
     with contextlib.suppress(OSError, ValueError):
@@ -231,6 +267,12 @@ def print_json(value: dict[str, Any]) -> None:
     # ASCII: every locale can say it, and "\udcff" stands for the byte 0xff as in os.fsdecode.
     with _results():
         _write(sys.stdout, json.dumps(value, indent=2) + "\n")
+
+
+def write_results(text: str) -> None:
+    """A part of the results, of ASCII, as it is."""
+    with _results():
+        _write(sys.stdout, text)
 
 
 def print_path(path: str) -> None:

@@ -28,11 +28,13 @@ pub enum Phase {
     Links = 8,
     /// Comparing bitmaps with what is in use, by block groups.
     Bitmaps = 9,
+    /// Comparing data.
+    Compare = 10,
 }
 
 impl Phase {
     /// All of them, in order.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Scan,
         Self::Merge,
         Self::Plan,
@@ -43,6 +45,7 @@ impl Phase {
         Self::Directories,
         Self::Links,
         Self::Bitmaps,
+        Self::Compare,
     ];
 
     /// The name used in reports.
@@ -59,6 +62,7 @@ impl Phase {
             Self::Directories => "directories",
             Self::Links => "links",
             Self::Bitmaps => "bitmaps",
+            Self::Compare => "compare",
         }
     }
 }

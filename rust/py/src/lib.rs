@@ -4,6 +4,7 @@
 mod build;
 mod check;
 mod clone;
+mod diff;
 mod digest;
 mod error;
 mod grow;
@@ -22,6 +23,8 @@ mod _core {
     use crate::check::{check_image, has_ext4_magic, ImageReport, Problem};
     #[pymodule_export]
     use crate::clone::{clone_file, CloneReport};
+    #[pymodule_export]
+    use crate::diff::diff_trees;
     #[pymodule_export]
     use crate::digest::{
         chain_digest, chain_of, file_digest, layer_digest, layer_fingerprint, path_key,

@@ -186,6 +186,7 @@ impl<'a> Inspector<'a> {
         let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
         let stat = match rustix::fs::statat(opened, name, flags) {
             Ok(stat) => stat,
+            Err(Errno::NOENT) if shared.options.overlay_mount => return Ok(()),
             Err(error) => return shared.failed("stat", directory, bytes, error),
         };
         let Some(kind) = Type::of(stat.st_mode) else {
@@ -257,7 +258,8 @@ impl<'a> Inspector<'a> {
             }
             _ => {}
         }
-        flags.set(Flags::LINKED, kind != Type::Directory && stat.st_nlink > 1);
+        let linked = stat.st_nlink > 1 || self.shared.options.overlay_mount;
+        flags.set(Flags::LINKED, kind != Type::Directory && linked);
         Ok(Entry {
             inode: stat.st_ino,
             size,

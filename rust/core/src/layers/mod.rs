@@ -40,7 +40,7 @@ mod tests;
 use std::path::{Path, PathBuf};
 
 use crate::control::{Control, Phase};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::tree::Tree;
 
 pub use files::{LayerFiles, Statuses};
@@ -58,6 +58,10 @@ pub struct MergeOptions {
     /// Files and directories keep what `chattr` set of them
     /// ([`crate::tree::InodeFlags`]); otherwise nobody asks for it.
     pub inode_flags: bool,
+    /// The directory is a mounted overlay, whose `readdir` and `st_nlink` are
+    /// those of its layers: what `lstat` does not find is not there, and any
+    /// two names may be one inode.
+    pub overlay_mount: bool,
 }
 
 /// Merges `layers`, base first, into what a kernel overlay mount of them would
@@ -119,9 +123,40 @@ pub fn read_raw(
     control: &Control,
 ) -> Result<(Tree, LayerFiles)> {
     let options = MergeOptions {
-        raw: true,
         inode_flags,
         ..MergeOptions::default()
+    };
+    read_alone(layer, options, threads, control)
+}
+
+/// `OVERLAYFS_SUPER_MAGIC`
+const OVERLAYFS: u64 = 0x794c_7630;
+
+/// Reads a directory as the kernel shows it: nothing in it is overlay's mark,
+/// and if it is a mounted overlay, it is what is merged there.
+pub fn read_directory(
+    directory: &Path,
+    threads: usize,
+    control: &Control,
+) -> Result<(Tree, LayerFiles)> {
+    let status = rustix::fs::statfs(directory).map_err(Error::io("open", directory))?;
+    let options = MergeOptions {
+        // The field's type is another one on each architecture.
+        overlay_mount: u64::try_from(status.f_type).is_ok_and(|kind| kind == OVERLAYFS),
+        ..MergeOptions::default()
+    };
+    read_alone(directory, options, threads, control)
+}
+
+fn read_alone(
+    layer: &Path,
+    options: MergeOptions,
+    threads: usize,
+    control: &Control,
+) -> Result<(Tree, LayerFiles)> {
+    let options = MergeOptions {
+        raw: true,
+        ..options
     };
     let layers = [layer.to_path_buf()];
     let (tree, files, _) = merge(&layers, options, threads, control, |_| {})?;

@@ -1,0 +1,240 @@
+"""``layermelt diff A B``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from layermelt import settings
+from layermelt.console import (
+    PATH,
+    errors,
+    json_option,
+    name_text,
+    print_text,
+    say,
+    write_results,
+)
+
+if TYPE_CHECKING:
+    from layermelt.differ import Difference, DiffResult, FieldChange
+
+__all__ = ["command"]
+
+_HELP = """Tells in what two trees differ, as the kernel would show them.
+
+\b
+A and B each are one of
+  DIR                   a chain directory (overlay2/<id> or overlay/<id>), which is
+                        merged, or else a plain directory
+  docker:NAME[:TAG]     an image of Docker, read from the data root
+  dir:PATH              a plain directory, whatever it looks like
+
+Compared are types, modes, owners, mtimes in ns, sizes and bytes of files, symlinks' targets, device
+numbers, extended attributes with ACLs, and which names are one inode. An empty /lost+found that one
+of them alone has is no difference, unless --strict is given.
+
+\b
+One line is printed for each path, in the order of the paths' bytes:
+  - PATH  ...           A alone has it
+  + PATH  ...           B alone has it
+  ~ PATH  FIELD A -> B  both have it, and it differs
+A path with blanks, quotes or unprintable bytes stands in double quotes, with \\n, \\t, \\", \\\\ and
+\\xNN for a byte.
+"""
+
+_EXIT_CODES = """\b
+Exit codes:
+  0    the trees are equal
+  1    they differ
+  2    wrong usage, or an option's value that cannot be
+  3    a source is missing, of an unknown kind, or inconsistent
+  4    no permission to read something
+  5    a layer is corrupt, or a file changed during the comparison
+  70   a fault of layermelt itself
+  130  interrupted (143: terminated)
+"""
+
+#: As `layermelt.differ.IGNORABLE`, which is not imported for --help.
+_IGNORABLE = ("content", "links", "mode", "mtime", "owner", "xattrs")
+
+
+@click.command("diff", epilog=_EXIT_CODES, short_help="Tell in what two trees differ.", help=_HELP)
+@click.argument("a", type=PATH)
+@click.argument("b", type=PATH)
+@click.option(
+    "--ignore",
+    type=click.Choice(_IGNORABLE),
+    multiple=True,
+    help="What not to compare; can be given several times.",
+)
+@click.option(
+    "--exclude",
+    type=PATH,
+    multiple=True,
+    metavar="PATH",
+    help="An absolute path in the trees to leave out, with all below it; can be given several times.",
+)
+@click.option("--all", "all_names", is_flag=True, help="Each name below a directory that one alone has.")
+@click.option("--strict", is_flag=True, help="An empty /lost+found is a difference as well.")
+@click.option(
+    "--docker-root",
+    type=PATH,
+    metavar="DIR",
+    help=f"Docker's data root, for docker: (default: {settings.DEFAULT_DOCKER_ROOT}).",
+)
+@click.option(
+    "--userxattr/--no-userxattr",
+    default=None,
+    help="The marks of chains are user.overlay.* (default: what the store says).",
+)
+@click.option("--threads", type=click.IntRange(1, 256), help="Default: one for each processor.")
+@json_option
+@click.option("-q", "--quiet", is_flag=True, help="No summary on stderr.")
+def command(
+    a: str,
+    b: str,
+    *,
+    ignore: tuple[str, ...],
+    exclude: tuple[str, ...],
+    all_names: bool,
+    strict: bool,
+    docker_root: str | None,
+    userxattr: bool | None,
+    threads: int | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """See `_HELP`."""
+    from layermelt.differ import diff_trees
+
+    with errors(as_json=as_json):
+        listing: _Listing = _JsonListing() if as_json else _TextListing()
+        result = diff_trees(
+            a,
+            b,
+            docker_root=docker_root,
+            threads=threads,
+            userxattr=userxattr,
+            ignore=ignore,
+            exclude=exclude,
+            all_names=all_names,
+            strict=strict,
+            on_difference=listing.tell,
+        )
+        for warning in result.warnings:
+            say(f"warning: {warning}")
+        listing.end(result)
+        if not quiet:
+            say(_summary(result))
+    raise SystemExit(0 if result.equal else 1)
+
+
+class _Listing:
+    """Differences are printed as they come, so that any number of them needs no memory."""
+
+    def tell(self, difference: Difference) -> None:
+        raise NotImplementedError
+
+    def end(self, result: DiffResult) -> None:
+        """After the last one."""
+
+
+class _TextListing(_Listing):
+    def tell(self, difference: Difference) -> None:
+        print_text(_line(difference))
+
+
+class _JsonListing(_Listing):
+    """One document; its list of differences is written first."""
+
+    def __init__(self) -> None:
+        self._lead = '{"differences": [\n'
+
+    def tell(self, difference: Difference) -> None:
+        write_results(self._lead + json.dumps(difference.as_dict()))
+        self._lead = ",\n"
+
+    def end(self, result: DiffResult) -> None:
+        rest = result.as_dict()
+        del rest["differences"]
+        begin = self._lead if self._lead != ",\n" else ""
+        write_results(f"{begin}\n], {json.dumps(rest)[1:]}\n")
+
+
+_MARKS = {"only-a": "-", "only-b": "+", "changed": "~"}
+
+
+def _line(difference: Difference) -> str:
+    path = name_text(difference.path)
+    if difference.kind == "changed":
+        what = "; ".join(_change_text(change) for change in difference.changes)
+        if difference.below:
+            what += f"; {difference.below:,} names below"
+    else:
+        what = difference.type or ""
+        if difference.size is not None:
+            what += f", {difference.size:,} bytes"
+        if difference.below:
+            what += f", {difference.below:,} names below"
+    return f"{_MARKS[difference.kind]} {path}  {what}"
+
+
+def _change_text(change: FieldChange) -> str:
+    if change.field == "content":
+        return f"content differs at byte {change.a:,}"
+    name = "" if change.name is None else f" {name_text(change.name)}"
+    value = _VALUES.get(change.field, str)
+    return f"{change.field}{name} {value(change.a)} -> {value(change.b)}"
+
+
+def _mtime_text(nanoseconds: int) -> str:
+    seconds, rest = divmod(nanoseconds, 10**9)
+    try:
+        moment = datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(seconds=seconds)
+    except OverflowError:
+        return f"{seconds}.{rest:09d}"
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
+
+
+#: The longest value of an attribute that is printed whole.
+_LONG = 40
+
+
+def _bytes_text(value: bytes | None) -> str:
+    if value is None:
+        return "none"
+    if len(value) <= _LONG:
+        return name_text(value, quoted=True)
+    return f"{name_text(value[:_LONG], quoted=True)}... ({len(value):,} bytes)"
+
+
+def _links_text(group: Any) -> str:
+    shown = " = ".join(name_text(path) for path in group.first)
+    more = group.names - len(group.first)
+    return f"[{shown} and {more:,} more]" if more else f"[{shown}]"
+
+
+_VALUES: dict[str, Callable[[Any], str]] = {
+    "mode": lambda value: f"{value:04o}",
+    "mtime": _mtime_text,
+    "size": lambda value: f"{value:,}",
+    "target": name_text,
+    "device": lambda value: f"{value[0]}:{value[1]}",
+    "xattr": _bytes_text,
+    "links": _links_text,
+}
+
+
+def _summary(result: DiffResult) -> str:
+    sides = f"A {result.a}: {result.entries_a:,} entries\nB {result.b}: {result.entries_b:,} entries\n"
+    if result.equal:
+        return f"{sides}equal ({result.seconds:.2f} s)"
+    return (
+        f"{sides}{result.count:,} differences: {result.only_a:,} only in A, {result.only_b:,} only in B, "
+        f"{result.changed:,} changed ({result.seconds:.2f} s)"
+    )

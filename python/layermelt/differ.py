@@ -190,8 +190,9 @@ def diff_trees(
     ``trusted.*``). It is refused when something is mounted in it.
 
     Args:
-        a: A chain directory, ``docker:NAME``, or a directory. ``dir:PATH`` is a plain directory
-            even if it looks like a chain's.
+        a: A chain directory, ``docker:NAME``, a directory, or an image: a file or block device
+            with an ext2, ext3 or ext4 of any origin. ``dir:PATH`` is a plain directory even if it
+            looks like a chain's, ``image:PATH`` an image.
         b: What to compare it with, of any of these kinds.
         docker_root: Docker's data root, for ``docker:``.
         threads: `None`: one for each processor.
@@ -310,7 +311,9 @@ def _directory(path: str) -> _Side:
 
 
 def _image(path: str) -> _Side:
-    raise UnsupportedSourceError(f"{path}: images cannot be compared yet", path=path)
+    if not path or "\0" in path:
+        raise InvalidOptionError(f"invalid path {path!r}: expected an image")
+    return _Side(kind="image", paths=(path,), description=f"image {path}")
 
 
 def _difference(found: tuple[Any, ...]) -> Difference:

@@ -33,6 +33,7 @@ from typing import Any, ClassVar, Literal
 
 __all__ = [
     "AgentError",
+    "CorruptImageError",
     "CorruptLayerError",
     "CorruptStoreError",
     "DiskFullError",
@@ -307,6 +308,10 @@ class ImageError(LayermeltError, OSError):
 
 class ImageNotFoundError(ImageError, FileNotFoundError):
     """There is no file of that name."""
+
+
+class CorruptImageError(ImageError):
+    """What an image to be read says makes no sense, or cannot be shown."""
 
 
 class EngineError(LayermeltError):

@@ -393,3 +393,27 @@ def test_a_chain_and_a_directory_of_that_look(tmp_path: Path) -> None:
         "/etc": {"only-b"},
         "/link": {"only-a"},
     }
+
+
+def test_a_tree_and_its_image(tree: Path, tmp_path: Path) -> None:
+    """Read without a mount, and told by its first bytes."""
+    image = tmp_path / "image.ext4"
+    layermelt.build_rootfs(None, image, layers=[tree], sync=False)
+    assert diff_trees(tree, image).equal
+    assert diff_trees(f"image:{image}", tree).equal
+    assert found(diff_trees(tree, image, strict=True)) == {"/lost+found": {"only-b"}}
+    keep_mtime(tree / "sparse", _write((5 << 20) + 3, b"X"))
+    [difference] = diff_trees(tree, image).differences
+    assert difference.changes == (FieldChange("content", (5 << 20) + 3, (5 << 20) + 3),)
+
+
+@pytest.mark.parametrize("content", [b"", b"no image" * 1000])
+def test_what_is_no_image(tree: Path, tmp_path: Path, content: bytes) -> None:
+    image = tmp_path / "image"
+    image.write_bytes(content)
+    done = run(tree, image)
+    assert (done.exit_code, done.stdout) == (9, "")
+    assert f"error: {image}: " in done.stderr
+    with pytest.raises(errors.CorruptImageError):
+        diff_trees(image, tree)
+    assert run(tree, f"image:{tree}").exit_code == 9

@@ -32,7 +32,8 @@ A and B each are one of
   DIR                   a chain directory (overlay2/<id> or overlay/<id>), which is
                         merged, or else a plain directory
   docker:NAME[:TAG]     an image of Docker, read from the data root
-  dir:PATH              a plain directory, whatever it looks like
+  FILE                  an ext4, ext3 or ext2 image of any origin, or a block device
+  dir:PATH, image:PATH  a plain directory or an image, whatever it looks like
 
 Compared are types, modes, owners, mtimes in ns, sizes and bytes of files, symlinks' targets, device
 numbers, extended attributes with ACLs, and which names are one inode. An empty /lost+found that one
@@ -55,6 +56,7 @@ Exit codes:
   3    a source is missing, of an unknown kind, or inconsistent
   4    no permission to read something
   5    a layer is corrupt, or a file changed during the comparison
+  9    an image cannot be read, or makes no sense
   70   a fault of layermelt itself
   130  interrupted (143: terminated)
 """

@@ -69,6 +69,15 @@ pub enum Error {
         path: PathBuf,
     },
 
+    /// An image that no kernel would show, or not whole.
+    #[error("{}: {reason}; `layermelt check` and e2fsck tell more", path.display())]
+    CorruptImage {
+        /// The image.
+        path: PathBuf,
+        /// What is wrong, with the inode or the path in the image.
+        reason: String,
+    },
+
     /// A file changed between the scan of its layer and the copy of its data.
     #[error("{}: changed during the build ({reason}); build from layers that nothing writes to", path.display())]
     LayerChanged {

@@ -34,6 +34,7 @@ fn source(argument: SideArgument) -> PyResult<Source> {
             },
         }),
         ("directory", 1) => Ok(Source::Directory(paths.remove(0))),
+        ("image", 1) => Ok(Source::Image(paths.remove(0))),
         _ => Err(PyValueError::new_err(format!("no side {kind:?}"))),
     }
 }
@@ -103,8 +104,8 @@ pub(crate) fn diff_trees(
             tree: &loaded.tree,
             files: &*loaded.files,
         });
-        let images = sources.iter().map(area_of);
-        set(&area, images.fold(Area::Layer, |_, area| area));
+        // Images are read by descriptors that are open; layers are gone through again.
+        set(&area, Area::Layer);
         let counts = diff::diff(
             sides[0],
             sides[1],
@@ -154,6 +155,7 @@ fn set<T>(place: &Mutex<T>, value: T) {
 const fn area_of(source: &Source) -> Area {
     match source {
         Source::Chain { .. } | Source::Directory(_) => Area::Layer,
+        Source::Image(_) => Area::Image,
     }
 }
 

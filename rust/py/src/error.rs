@@ -82,6 +82,10 @@ fn make(py: Python<'_>, failure: &Failure) -> PyResult<PyErr> {
             details.set_item("path", path.as_os_str())?;
             "CorruptLayerError"
         }
+        Error::CorruptImage { path, .. } => {
+            details.set_item("path", path.as_os_str())?;
+            "CorruptImageError"
+        }
         Error::LayerChanged { path, .. } => {
             details.set_item("path", path.as_os_str())?;
             "LayerChangedError"

@@ -1,4 +1,8 @@
-//! Reads whatever holds a tree: a chain of layers or a plain directory.
+//! Reads whatever holds a tree: a chain of layers, a plain directory, an image.
+
+mod attributes;
+mod files;
+mod image;
 
 use std::path::PathBuf;
 
@@ -20,6 +24,8 @@ pub enum Source {
     },
     /// A directory, as the kernel shows it.
     Directory(PathBuf),
+    /// A file or block device with an ext4 (or ext2, ext3) of any origin.
+    Image(PathBuf),
 }
 
 /// A tree with the way to its files' bytes.
@@ -57,6 +63,14 @@ pub fn load(source: &Source, threads: usize, control: &Control) -> Result<Loaded
         }
         Source::Directory(path) => {
             let (tree, files) = layers::read_directory(path, threads, control)?;
+            Ok(Loaded {
+                tree,
+                files: Box::new(files),
+                warnings: Vec::new(),
+            })
+        }
+        Source::Image(path) => {
+            let (tree, files) = image::load(path, control)?;
             Ok(Loaded {
                 tree,
                 files: Box::new(files),

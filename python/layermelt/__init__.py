@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BuildResult",
-    "GrowReport",
     "DiffResult",
     "Difference",
     "FieldChange",
+    "GrowReport",
     "ImageReport",
     "InjectedFile",
     "InjectionReport",

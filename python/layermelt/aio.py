@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
-from layermelt import builder, cloning, convert, digests
+from layermelt import builder, cloning, convert, differ, digests, growing, images
 
 if TYPE_CHECKING:
     from typing_extensions import ParamSpec
@@ -28,9 +28,12 @@ if TYPE_CHECKING:
 __all__ = [
     "build_rootfs",
     "chain_digest",
+    "check_image",
     "clone_image",
     "convert_layer_to_rootfs",
+    "diff_trees",
     "file_digest",
+    "grow_image",
     "inspect_source",
     "layer_digest",
     "stat_fingerprint",
@@ -114,9 +117,12 @@ def _coroutine(function: Callable[_P, _T]) -> Callable[_P, Awaitable[_T]]:
 
 build_rootfs = _coroutine(builder.build_rootfs)
 chain_digest = _coroutine(digests.chain_digest)
+check_image = _coroutine(images.check_image)
 clone_image = _coroutine(cloning.clone_image)
 convert_layer_to_rootfs = _coroutine(convert.convert_layer_to_rootfs)
+diff_trees = _coroutine(differ.diff_trees)
 file_digest = _coroutine(digests.file_digest)
+grow_image = _coroutine(growing.grow_image)
 inspect_source = _coroutine(builder.inspect_source)
 layer_digest = _coroutine(digests.layer_digest)
 stat_fingerprint = _coroutine(digests.stat_fingerprint)

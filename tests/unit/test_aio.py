@@ -34,7 +34,6 @@ def test_every_long_function_is_here() -> None:
             function = getattr(home, name)
             if inspect.isfunction(function) and "progress" in inspect.signature(function).parameters:
                 long.add(name)
-    # It takes milliseconds unless it is asked for everything.
     assert set(aio.__all__) == long
 
 
@@ -51,8 +50,11 @@ def test_the_same_results(layer: Path, overlay2: Path, agent: Path, tmp_path: Pa
             None, layers=[layer]
         )
         assert await aio.file_digest(target) == digests.file_digest(target)
+        assert await aio.check_image(target, deep=True) == layermelt.check_image(target, deep=True)
+        assert (await aio.diff_trees(target, target)).equal
         clone = await aio.clone_image(target, tmp_path / "clone.ext4")
         assert clone.path.read_bytes() == target.read_bytes()
+        assert (await aio.grow_image(clone.path, "+64M")).new.size > result.size
         image = await aio.convert_layer_to_rootfs(overlay2, settings=settings)
         assert image == layermelt.convert_layer_to_rootfs(overlay2, settings=settings)
         with pytest.raises(errors.LayerNotFoundError):

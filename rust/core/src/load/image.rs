@@ -17,7 +17,7 @@ use crate::ext4::read::filesystem::Filesystem;
 use crate::ext4::read::inode::{self, flags, Inode, ROOT_INODE};
 use crate::ext4::read::{Fault, Read};
 use crate::tree::{
-    ContentId, Device, Entry, Kind, Metadata, Node, NodeId, Timestamp, Tree, XattrSetId,
+    ContentId, Device, Entry, InodeFlags, Kind, Metadata, Node, NodeId, Timestamp, Tree, XattrSetId,
 };
 
 /// The longest target that a symlink has (`PATH_MAX`, with its NUL).
@@ -89,6 +89,7 @@ const EMPTY: Metadata = Metadata {
     gid: 0,
     permissions: 0,
     xattrs: XattrSetId::EMPTY,
+    flags: InodeFlags::empty(),
 };
 
 struct Loader<'a> {
@@ -179,6 +180,8 @@ impl Loader<'_> {
             gid: inode.gid,
             permissions: inode.i_mode & 0o7777,
             xattrs,
+            // Layers' flags are not asked for either.
+            flags: InodeFlags::empty(),
         })
     }
 
@@ -349,8 +352,8 @@ fn device(inode: &Inode) -> Device {
 fn records(number: u32, block: &[u8], names: &mut Vec<(Vec<u8>, u32)>) -> Read<()> {
     let mut at = 0;
     while at < block.len() {
-        let record =
-            dirent::decode(block, at).filter(|record| dirent::is_possible(record, at, block.len()));
+        let record = dirent::decode(block, at, block.len())
+            .filter(|record| dirent::is_possible(record, at, block.len()));
         let Some(record) = record else {
             return nonsense(format!(
                 "the directory of inode {number} has a record that cannot be, at byte {at} of a block"

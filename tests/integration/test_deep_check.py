@@ -1,0 +1,161 @@
+"""check_image(deep=True) on sound images of others, on random damage, on hostile images."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from integration.corrupt_kinds import make_image
+from layermelt import check_image
+from tools import fuzz_check
+
+#: Layouts that mke2fs makes, each with and without content.
+LAYOUTS = (
+    "-t ext4",
+    "-t ext3",
+    "-t ext2",
+    "-t ext2 -r 0",
+    "-t ext4 -b 1024",
+    "-t ext4 -b 2048",
+    "-t ext4 -O ^64bit",
+    "-t ext4 -O ^metadata_csum,uninit_bg",
+    "-t ext4 -O ^metadata_csum,^uninit_bg",
+    "-t ext4 -O ^flex_bg -b 1024",
+    "-t ext4 -O meta_bg,^resize_inode -b 1024",
+    "-t ext4 -O ^sparse_super,^resize_inode",
+    "-t ext4 -O sparse_super2",
+    "-t ext4 -O bigalloc -C 16384",
+    "-t ext4 -O bigalloc -b 1024 -C 4096",
+    "-t ext4 -O metadata_csum_seed",
+    "-t ext4 -O inline_data",
+    "-t ext4 -O inline_data -I 1024",
+    "-t ext4 -O casefold",
+    "-t ext4 -O mmp",
+    "-t ext4 -O orphan_file",
+    "-t ext4 -O ea_inode -I 512",
+    "-t ext4 -O large_dir",
+    "-t ext4 -O encrypt,verity,stable_inodes",
+    "-t ext4 -I 128",
+    "-t ext4 -O ^extent,^64bit,^dir_index",
+    "-t ext4 -O ^filetype",
+    "-t ext4 -O ^has_journal,^huge_file",
+    "-t ext3 -b 1024 -I 128",
+)
+
+#: Run in the kernel's own ext4.
+WORKLOAD = """
+cd "$1"
+mkdir many
+for n in $(seq 900); do echo $n > many/a-name-that-is-rather-long-for-a-file-$n; done
+rm many/*7*
+mkdir -p a/b/c && mv a/b/c a/moved && ln a/../many/*-99 a/link && rm -r many/*-1*
+ln -s $(printf 'x%.0s' $(seq 200)) a/symlink && mkfifo a/fifo && mknod a/null c 1 3
+dd if=/dev/zero of=a/holes bs=4096 count=1 seek=3000 conv=notrunc status=none
+fallocate -l 3M a/unwritten && truncate -s 100 a/unwritten
+setfattr -n user.name -v "$(printf 'v%.0s' $(seq 300))" a a/link a/moved 2>/dev/null || true
+dd if=/dev/zero of=full bs=64k status=none 2>/dev/null || true
+rm full
+"""
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_image(tmp_path_factory.mktemp("good"))
+
+
+def mke2fs(path: Path, options: str, *more: str) -> None:
+    options = options if "-b " in options else f"-b 4096 {options}"
+    command = ["mke2fs", "-q", "-F", *options.split(), *more, str(path), "64M"]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("options", LAYOUTS)
+def test_images_of_mke2fs_are_sound(options: str, good: Path, tmp_path: Path) -> None:
+    for more in ((), ("-d", str(good.parent / "tree"))):
+        image = tmp_path / "image"
+        image.unlink(missing_ok=True)
+        mke2fs(image, options, *more)
+        assert check_image(image, deep=True).problems == ()
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    "options", ["-t ext4", "-t ext4 -b 1024", "-t ext4 -O inline_data", "-t ext4 -O bigalloc"]
+)
+def test_images_that_the_kernel_wrote_are_sound(options: str, tmp_path: Path) -> None:
+    image, mount, crashed = tmp_path / "image", tmp_path / "mnt", tmp_path / "crashed"
+    mke2fs(image, options)
+    mount.mkdir()
+    subprocess.run(["mount", "-o", "loop", image, mount], check=True)
+    try:
+        subprocess.run(["bash", "-ec", WORKLOAD, "bash", mount], check=True, capture_output=True)
+        subprocess.run(["sync", "-f", mount], check=True)
+        subprocess.run(["cp", image, crashed], check=True)
+    finally:
+        subprocess.run(["umount", mount], check=True)
+    report = check_image(image, deep=True)
+    assert subprocess.run(["e2fsck", "-fn", image], check=False, capture_output=True).returncode == 0
+    assert report.problems == ()
+    # What still has a journal to be replayed is said to be so.
+    assert "needs-recovery" in {problem.code for problem in check_image(crashed, deep=True).problems}
+
+
+def test_random_damage_is_judged_as_by_e2fsck(tmp_path: Path) -> None:
+    outcome = fuzz_check.Outcome()
+    for seed, image in enumerate(fuzz_check.images(tmp_path)):
+        fuzz_check.fuzz(image, 4.0, seed, outcome)
+    assert outcome.runs > 50
+    assert outcome.bad > outcome.runs // 10
+    assert not outcome.missed
+    assert not outcome.alarms
+
+
+HOSTILE = """
+import resource, sys, time
+from layermelt import check_image
+begin = time.monotonic()
+report = check_image(sys.argv[1], deep=True)
+assert not report.sound
+assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 200 << 10
+assert time.monotonic() - begin < 20
+"""
+
+
+@pytest.mark.parametrize("damage", ["cut", "ones", "ones-behind-magic", "huge"])
+def test_hostile_images_cost_little(damage: str, good: Path, tmp_path: Path) -> None:
+    data = bytearray(good.read_bytes())
+    image = tmp_path / "hostile"
+    if damage == "cut":
+        data = data[: len(data) // 3]
+    elif damage == "ones":
+        data[1024:2048] = b"\xff" * 1024
+    elif damage == "ones-behind-magic":
+        data[1024 + 0x3C : 2048] = b"\xff" * (1024 - 0x3C)
+    else:
+        data[1024 + 0x04 : 1024 + 0x08] = b"\xff" * 4
+    image.write_bytes(data)
+    if damage == "huge":
+        with image.open("r+b") as file:
+            file.truncate(1 << 42)
+    subprocess.run([sys.executable, "-c", HOSTILE, image], check=True, timeout=60)
+
+
+def test_the_command_tells_what_is_wrong(good: Path, tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    data = bytearray(good.read_bytes())
+    # A record's name, below its checksum: too deep for the check of the surface.
+    data[data.index(b"00042nnn") + 50] ^= 1
+    image.write_bytes(data)
+    command = [sys.executable, "-m", "layermelt", "check", "--json"]
+    surface = subprocess.run([*command, image], check=False, capture_output=True)
+    assert surface.returncode == 0
+    assert json.loads(surface.stdout)["deep"] is False
+    deep = subprocess.run([*command, "--deep", image], check=False, capture_output=True)
+    assert deep.returncode == 1
+    told = json.loads(deep.stdout)
+    assert told["deep"] is True
+    assert "directory-checksum" in {problem["code"] for problem in told["problems"]}

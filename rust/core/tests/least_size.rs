@@ -1,0 +1,95 @@
+//! The least size, for many trees: it is enough, and one block less is not.
+#![allow(missing_docs)]
+
+mod common;
+
+use common::{build, judge, Maker};
+use layermelt_core::ext4::plan::{ImageOptions, JournalSize, Plan, Profile, Size};
+use layermelt_core::tree::{NodeId, Tree};
+use layermelt_core::Error;
+
+/// xorshift64: the same trees in every run.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % end
+    }
+}
+
+fn random_tree(numbers: &mut Numbers) -> Tree {
+    let mut make = Maker::default();
+    let count = [0, 1, 3, 40, 900, 7_000][numbers.below(6) as usize];
+    let largest = [1, 900, 5_000, 70_000][numbers.below(4) as usize];
+    let names: Vec<Vec<u8>> = (0..count)
+        .map(|n| format!("{n:0width$}", width = numbers.below(200) as usize + 5).into_bytes())
+        .collect();
+    let nodes: Vec<NodeId> = names
+        .iter()
+        .map(|_| match numbers.below(20) {
+            0 => make.symlink(&vec![b'x'; numbers.below(1000) as usize + 1]),
+            1 => make.directory(&[]),
+            _ => {
+                let size = numbers.below(largest) as usize;
+                let file = make.file(vec![1; size]);
+                if numbers.below(9) == 0 {
+                    let value = vec![2; numbers.below(6_000) as usize];
+                    make.xattrs(file, &[(b"user.value", &value)]);
+                }
+                file
+            }
+        })
+        .collect();
+    let entries: Vec<_> = names.iter().map(Vec::as_slice).zip(nodes).collect();
+    make.finish(&entries)
+}
+
+#[test]
+fn one_block_less_is_never_enough() {
+    let mut numbers = Numbers(0x9e37_79b9_7f4a_7c15);
+    for round in 0..60 {
+        let tree = random_tree(&mut numbers);
+        let wish = ImageOptions {
+            block_size: [1024, 2048, 4096][numbers.below(3) as usize],
+            profile: [Profile::Default, Profile::Compat, Profile::Readonly]
+                [numbers.below(3) as usize],
+            size: Size::Min,
+            ..ImageOptions::default()
+        };
+        let wish = ImageOptions {
+            journal: match numbers.below(3) {
+                0 => JournalSize::None,
+                _ => JournalSize::Auto,
+            },
+            ..wish
+        };
+        let least = Plan::new(&tree, &wish).unwrap();
+        let bytes = least.image_bytes();
+        if wish.profile == Profile::Readonly {
+            assert_eq!(least.free_blocks(), 0, "round {round}");
+        }
+        if round % 4 == 0 {
+            judge(&build(&tree, &wish, 2).unwrap().0);
+        }
+        let given = |bytes| ImageOptions {
+            size: Size::Bytes(bytes),
+            ..wish.clone()
+        };
+        let exact = Plan::new(&tree, &given(bytes)).unwrap();
+        assert_eq!(exact.image_bytes(), bytes, "round {round}");
+        // One less, and sizes far below it.
+        for less in [1, 2, 3, 17, 300, 4_000] {
+            let Some(less) = bytes.checked_sub(less * u64::from(wish.block_size)) else {
+                continue;
+            };
+            match Plan::new(&tree, &given(less)) {
+                Err(Error::TooSmall { needed, .. }) => assert_eq!(needed, bytes, "round {round}"),
+                Ok(plan) => panic!("round {round}: {} of {bytes} bytes", plan.image_bytes()),
+                Err(other) => panic!("round {round}: {other}"),
+            }
+        }
+    }
+}

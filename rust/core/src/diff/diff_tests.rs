@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::tree::{Entry, InodeFlags, Metadata, Timestamp, XattrSetId};
+use crate::tree::{Entry, Metadata, Timestamp, XattrSetId};
 
 /// Trees of directories and symlinks need no bytes.
 struct Nothing;
@@ -43,7 +43,7 @@ const METADATA: Metadata = Metadata {
     gid: 0,
     permissions: 0o755,
     xattrs: XattrSetId::EMPTY,
-    flags: InodeFlags::empty(),
+    flags: crate::tree::InodeFlags::empty(),
 };
 
 /// Directories at these paths, and all above them.

@@ -180,7 +180,6 @@ impl Loader<'_> {
             gid: inode.gid,
             permissions: inode.i_mode & 0o7777,
             xattrs,
-            // Layers' flags are not asked for either.
             flags: InodeFlags::empty(),
         })
     }
@@ -303,18 +302,18 @@ impl Loader<'_> {
         let Some(inode) = Inode::decode(&raw) else {
             return nonsense(format!("inode {number} is too short"));
         };
+        let mut block = vec![0; self.fs.geometry.block_size as usize];
         let mut names = Vec::new();
         if inode.has(flags::INLINE_DATA) {
             let attributes = attributes::read(self.fs, number, &inode, &raw)?;
             // The number of its parent, then records; and records without one.
-            records(number, &inode.i_block[4..], &mut names)?;
+            records(number, &inode.i_block[4..], block.len(), &mut names)?;
             let more = attributes.inline.as_deref().unwrap_or_default();
-            records(number, more, &mut names)?;
+            records(number, more, block.len(), &mut names)?;
             return Ok(names);
         }
         let map = files::Map::of(self.fs, number, &inode)?;
         let size = u64::from(self.fs.geometry.block_size);
-        let mut block = vec![0; self.fs.geometry.block_size as usize];
         for run in map.runs() {
             for at in 0..run.len {
                 if (run.logical + at).saturating_mul(size) >= inode.size {
@@ -327,7 +326,7 @@ impl Loader<'_> {
                     ));
                 }
                 self.fs.read_block(place, &mut block)?;
-                records(number, &block, &mut names)?;
+                records(number, &block, block.len(), &mut names)?;
             }
         }
         Ok(names)
@@ -348,11 +347,16 @@ fn device(inode: &Inode) -> Device {
     Device { major, minor }
 }
 
-/// Adds the names of a block.
-fn records(number: u32, block: &[u8], names: &mut Vec<(Vec<u8>, u32)>) -> Read<()> {
+/// Adds the names of a block, or of a part of one that has `block_len` bytes.
+fn records(
+    number: u32,
+    block: &[u8],
+    block_len: usize,
+    names: &mut Vec<(Vec<u8>, u32)>,
+) -> Read<()> {
     let mut at = 0;
     while at < block.len() {
-        let record = dirent::decode(block, at, block.len())
+        let record = dirent::decode(block, at, block_len)
             .filter(|record| dirent::is_possible(record, at, block.len()));
         let Some(record) = record else {
             return nonsense(format!(

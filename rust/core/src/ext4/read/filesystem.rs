@@ -50,6 +50,29 @@ impl Filesystem {
         })
     }
 
+    /// Takes the superblock anew, after a journal was replayed.
+    ///
+    /// # Errors
+    /// When the new one makes no sense.
+    pub fn reopen(&mut self) -> Read<()> {
+        let mut raw = [0; SUPERBLOCK_SIZE];
+        let nonsense =
+            |text: String| Fault::Nonsense(format!("the superblock that its journal has: {text}"));
+        if !self.image.read(SUPERBLOCK_OFFSET, &mut raw)? {
+            return Err(nonsense("it is behind the end".into()));
+        }
+        let sb = Superblock::decode(&raw);
+        if sb.s_magic != MAGIC {
+            return Err(nonsense("it has another magic number".into()));
+        }
+        let mut reasons = Vec::new();
+        let geometry = Geometry::of(&sb, self.image.size(), |_, text| reasons.push(text));
+        self.geometry = geometry.ok_or_else(|| nonsense(reasons.join("; ")))?;
+        self.sums = Sums::of(&sb);
+        self.sb = sb;
+        Ok(())
+    }
+
     /// A block's bytes.
     ///
     /// # Errors

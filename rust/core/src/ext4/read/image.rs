@@ -1,5 +1,6 @@
 //! Bounded reads of a file that may be anything.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -15,7 +16,24 @@ pub struct Image {
     file: File,
     path: PathBuf,
     size: u64,
+    /// What a journal says instead, by block.
+    patches: HashMap<u64, Patch>,
+    /// Bytes of those blocks.
+    block_size: u64,
 }
+
+/// A block that is read from another place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patch {
+    /// The block that has its bytes.
+    pub from: u64,
+    /// Its first four bytes are those that a block of a journal begins with,
+    /// and lie there as zeros.
+    pub escaped: bool,
+}
+
+/// `JBD2_MAGIC_NUMBER`, as it lies in a block.
+const ESCAPED: [u8; 4] = 0xc03b_3998_u32.to_be_bytes();
 
 impl Image {
     /// Opens a regular file or a block device, through symlinks.
@@ -42,6 +60,8 @@ impl Image {
             file: File::from(file),
             path: path.to_path_buf(),
             size,
+            patches: HashMap::new(),
+            block_size: 0,
         })
     }
 
@@ -51,11 +71,44 @@ impl Image {
         self.size
     }
 
+    /// From now on these blocks, of so many bytes, are read from other places.
+    pub fn patch(&mut self, block_size: u32, patches: HashMap<u64, Patch>) {
+        self.block_size = block_size.into();
+        self.patches = patches;
+    }
+
     /// Fills `buffer` from byte `at` on; `false` when the file ends before.
     ///
     /// # Errors
     /// When the device or the file system below fails.
     pub fn read(&self, at: u64, buffer: &mut [u8]) -> Result<bool> {
+        if self.patches.is_empty() || at.checked_add(buffer.len() as u64).is_none() {
+            return self.read_unpatched(at, buffer);
+        }
+        let mut done = 0;
+        while done < buffer.len() {
+            let here = at + done as u64;
+            let (block, inside) = (here / self.block_size, here % self.block_size);
+            let room = buffer.len() - done;
+            // OK to convert: a block has at most 64 KiB.
+            let len = room.min((self.block_size - inside) as usize);
+            let part = &mut buffer[done..done + len];
+            let patch = self.patches.get(&block);
+            let from = patch.map_or(here, |patch| patch.from * self.block_size + inside);
+            if !self.read_unpatched(from, part)? {
+                return Ok(false);
+            }
+            if patch.is_some_and(|patch| patch.escaped) {
+                for (byte, magic) in part.iter_mut().zip(ESCAPED.iter().skip(inside as usize)) {
+                    *byte = *magic;
+                }
+            }
+            done += len;
+        }
+        Ok(true)
+    }
+
+    fn read_unpatched(&self, at: u64, buffer: &mut [u8]) -> Result<bool> {
         let fits = at
             .checked_add(buffer.len() as u64)
             .is_some_and(|end| end <= self.size);

@@ -19,6 +19,7 @@ pub mod hash;
 pub mod htree;
 pub mod image;
 pub mod inode;
+pub mod journal;
 pub mod runs;
 pub mod superblock;
 pub mod xattr;

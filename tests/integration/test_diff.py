@@ -91,11 +91,11 @@ def test_an_image_is_its_chain_and_what_the_kernel_mounts(case: Case, stores: St
 
 
 @contextmanager
-def writable(image: Path) -> Iterator[Path]:
+def writable(image: Path, options: str = "") -> Iterator[Path]:
     """The image mounted, to be changed by the kernel."""
     target = image.with_name(f"{image.name}.mounted")
     target.mkdir()
-    subprocess.run(["mount", "-o", "loop", "-t", "ext4", str(image), str(target)], check=True)
+    subprocess.run(["mount", "-o", f"loop,{options}", "-t", "ext4", str(image), str(target)], check=True)
     try:
         yield target
     finally:

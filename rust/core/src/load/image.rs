@@ -12,10 +12,10 @@ use super::files::{self, ImageFiles};
 use crate::control::{Control, Phase};
 use crate::error::{Error, Result};
 use crate::ext4::read::dirent;
-use crate::ext4::read::features::{self, incompat};
+use crate::ext4::read::features;
 use crate::ext4::read::filesystem::Filesystem;
 use crate::ext4::read::inode::{self, flags, Inode, ROOT_INODE};
-use crate::ext4::read::{Fault, Read};
+use crate::ext4::read::{journal, Fault, Read};
 use crate::tree::{
     ContentId, Device, Entry, InodeFlags, Kind, Metadata, Node, NodeId, Timestamp, Tree, XattrSetId,
 };
@@ -33,7 +33,7 @@ pub(super) fn load(path: &Path, control: &Control) -> Result<(Tree, ImageFiles)>
         path: path.to_path_buf(),
         reason,
     };
-    let fs = match Filesystem::open(path) {
+    let mut fs = match Filesystem::open(path) {
         Ok(fs) => fs,
         Err(Fault::Host(error)) => return Err(error),
         Err(Fault::Nonsense(text)) => {
@@ -48,11 +48,10 @@ pub(super) fn load(path: &Path, control: &Control) -> Result<(Tree, ImageFiles)>
             unknown.join(", ")
         )));
     }
-    if fs.sb.has_incompat(incompat::RECOVER) {
-        return Err(corrupt(
-            "its journal holds changes that are to be replayed; mount it once, or run e2fsck"
-                .into(),
-        ));
+    match journal::replay(&mut fs) {
+        Ok(_) => {}
+        Err(Fault::Host(error)) => return Err(error),
+        Err(Fault::Nonsense(text)) => return Err(corrupt(text)),
     }
     let mut loader = Loader {
         fs: &fs,

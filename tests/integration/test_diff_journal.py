@@ -1,0 +1,146 @@
+"""Images of guests that crashed: what a mount would make of their journals, without one."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from integration.test_diff import compare, directory_side, image_side, mke2fs, writable
+
+pytestmark = pytest.mark.root
+
+#: What a block of a journal begins with: data that does so is escaped.
+MAGIC = bytes.fromhex("c03b3998")
+
+
+def crashed(image: Path, work: Callable[[Path], None], options: str) -> Path:
+    """A copy of the image in the middle of the work: nothing of it was written to its place yet."""
+    copy = image.with_name("crashed")
+    with writable(image, options) as mounted:
+        work(mounted)
+        subprocess.run(["cp", "--sparse=always", str(image), str(copy)], check=True)
+    assert (
+        "needs_recovery"
+        in subprocess.run(["dumpe2fs", "-h", str(copy)], capture_output=True, text=True, check=True).stdout
+    )
+    return copy
+
+
+def text_of(*command: str) -> str:
+    """What a command prints."""
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def logdump(image: Path) -> str:
+    return text_of("debugfs", "-c", "-R", "logdump -a", str(image))
+
+
+def commit(root: Path) -> None:
+    """Everything so far is in the log then."""
+    directory = os.open(root, os.O_RDONLY)
+    os.fsync(directory)
+    os.close(directory)
+
+
+def busy(root: Path) -> None:
+    """Blocks of directories that become others', so that they are revoked; data that is escaped."""
+    for number in range(6):
+        (root / f"gone{number}").mkdir()
+        for name in range(60):
+            (root / f"gone{number}/{name:0200}").write_bytes(b"x" * name)
+    commit(root)
+    for number in range(6):
+        shutil.rmtree(root / f"gone{number}")
+    commit(root)
+    for number in range(60):
+        path = root / f"file{number}"
+        path.write_bytes(MAGIC + os.urandom(9_000) if number % 2 else os.urandom(20_000))
+        os.setxattr(path, "user.number", str(number).encode())
+        path.chmod(0o4000 + number)
+    (root / "dir/sub").mkdir(parents=True)
+    os.link(root / "file1", root / "dir/linked")
+    os.rename(root / "file2", root / "dir/sub/renamed")
+    commit(root)
+    # These are open and have no name: the kernel deletes them when it recovers.
+    (root / "file3").unlink()
+    commit(root)
+
+
+def demand_as_recovered(copy: Path) -> None:
+    """The crashed image, read by us, against what the kernel makes of it."""
+    recovered = shutil.copyfile(copy, copy.with_name("recovered"))
+    before = copy.read_bytes()
+    with writable(recovered) as mounted:
+        assert compare(image_side(copy), directory_side(mounted), strict=True) == []
+    assert copy.read_bytes() == before
+
+
+@pytest.mark.parametrize("data", ["journal", "ordered"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(["-b", "4096"], id="checksums"),
+        pytest.param(["-b", "4096", "-O", "^metadata_csum"], id="64bit"),
+        pytest.param(["-b", "1024", "-O", "^metadata_csum,^64bit"], id="32bit"),
+        pytest.param(["-t", "ext3"], id="ext3"),
+    ],
+)
+def test_a_journal_is_replayed(options: list[str], data: str, tmp_path: Path) -> None:
+    image = mke2fs(tmp_path / "image", *options)
+    copy = crashed(image, busy, f"data={data},commit=300")
+    log = logdump(copy)
+    # The test reaches what it is for. (With its data in the journal, nothing is revoked.)
+    if data == "journal":
+        assert any(int(flags, 16) & 1 for flags in re.findall(r"\(flags 0x([0-9a-f]+)\)", log))
+    else:
+        assert "type 5 (revoke" in log
+    empty = mke2fs(tmp_path / "empty", *options)
+    told = {found[0] for found in compare(image_side(copy), image_side(empty))}
+    assert {b"/file1", b"/dir/sub/renamed"} <= told, "of this nothing is in its place yet"
+    demand_as_recovered(copy)
+
+
+def test_a_log_that_goes_round(tmp_path: Path) -> None:
+    image = mke2fs(tmp_path / "image", "-J", "size=4", size="128M")
+
+    def work(root: Path) -> None:
+        for number in range(40):
+            for name in range(60):
+                (root / f"{number}-{name}-{'x' * 190}").touch()
+            commit(root)
+            for name in range(0, 60, 3):
+                (root / f"{number}-{name}-{'x' * 190}").unlink()
+
+    copy = crashed(image, work, "commit=300")
+    [start] = re.findall(r"^Journal start: +(\d+)$", text_of("dumpe2fs", "-h", str(copy)), re.MULTILINE)
+    places = [int(place) for place in re.findall(r"\) at block (\d+)", logdump(copy))]
+    assert min(places) < int(start) <= max(places), "it goes round"
+    demand_as_recovered(copy)
+
+
+@pytest.mark.parametrize("version", ["1", "2", "3"])
+def test_a_transaction_by_debugfs(version: str, tmp_path: Path) -> None:
+    """Checksums of the second version are no kernel's default any more."""
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "file").write_bytes(b"o" * 4096)
+    image = mke2fs(tmp_path / "image", "-b", "4096", source=tree)
+    done = subprocess.run(
+        ["debugfs", "-R", "blocks /file", str(image)], capture_output=True, text=True, check=True
+    )
+    (tmp_path / "block").write_bytes(MAGIC + b"n" * 4092)
+    checksums = [] if version == "1" else ["-c", "-v", version]
+    script = f"jo {' '.join(checksums)}\njw -b {done.stdout.strip()} {tmp_path}/block\njc\n"
+    subprocess.run(
+        ["debugfs", "-w", "-f", "-", str(image)], input=script, text=True, check=True, capture_output=True
+    )
+    [told] = compare(image_side(image), directory_side(tree))[-1:]
+    assert told[0] == b"/file"
+    assert told[5][-1][0] == "content"
+    demand_as_recovered(image)

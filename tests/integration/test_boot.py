@@ -137,15 +137,15 @@ def test_the_agent_survives_a_hostile_sbin(agent: Path, tmp_path: Path) -> None:
     assert booted.agent[-1] == "done", booted.console
 
 
-@pytest.mark.parametrize("gibibytes", [64, 1024])
+@pytest.mark.parametrize(("gibibytes", "block_size"), [(64, 4096), (1024, 4096), (8, 1024), (64, 2048)])
 def test_grown_by_the_guest(
-    gibibytes: int, agent: Path, tmp_path: Path, judge_image: Callable[[Path], None]
+    gibibytes: int, block_size: int, agent: Path, tmp_path: Path, judge_image: Callable[[Path], None]
 ) -> None:
     """The disk is larger than the image; the guest's kernel makes the mounted file system fit."""
     maker = chain(tmp_path)
     image = tmp_path / "rootfs.ext4"
     marks = ["--userxattr"] if maker.marks.userxattr else []
-    room = ["--no-sync", "--free-space", "192M"]
+    room = ["--no-sync", "--free-space", "192M", "--block-size", str(block_size)]
     done = product.run(product.command("build", maker.top, "-o", image, "--agent", agent, *room, *marks))
     assert done.returncode == 0, done.stderr
     os.truncate(image, gibibytes << 30)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from integration.conftest import Judge, Stores, has_capability
+from integration.conftest import Judge, Stores
 from integration.oracle import core, judge, kernel, mounts
 from integration.oracle.compare import differences, report
 from integration.oracle.dump import dump
@@ -21,7 +21,6 @@ pytestmark = pytest.mark.root
 BLOCK_SIZES = (1024, 2048, 4096)
 WRITABLE = ("default", "compat")
 FREE = 48 << 20
-CAP_SYS_RESOURCE = 24
 #: What ENOSPC is called.
 NO_ROOM = "No space left on device"
 
@@ -166,27 +165,3 @@ def test_grown_offline(
         done = tools.run("resize2fs", str(image))
         assert done.returncode == 0, done.stderr
         judge_image(image)
-
-
-@pytest.mark.parametrize("block_size", [1024, 2048])
-def test_grown_online(block_size: int, stores: Stores, tmp_path: Path, judge_image: Judge) -> None:
-    layers = made(stores("ext4"))
-    image = tmp_path / "image.ext4"
-    core.build(layers, image, block_size=block_size)
-    os.truncate(image, 4 << 30)
-    tools = judge.installed()
-    assert tools is not None
-    if not has_capability(CAP_SYS_RESOURCE):
-        pytest.skip("growing a mounted file system needs CAP_SYS_RESOURCE")
-    target = tmp_path / "target"
-    target.mkdir()
-    with kernel.loop_device(image, writable=True) as device:
-        kernel.mount(device, target, "ext4")
-        try:
-            done = tools.run("resize2fs", device)
-            assert done.returncode == 0, done.stderr
-            assert os.statvfs(target).f_blocks * block_size > 3 << 30
-            (target / "after").write_bytes(bytes(50 << 20))
-        finally:
-            kernel.unmount(target)
-    judge_image(image)

@@ -202,7 +202,8 @@ def build_entry(
         with cache.lock(key, job.stop_check("wait")) as waited:
             if waited:
                 job.clock.lap("wait")
-                hit, fault = cache.look(key, verify=verify, strict=strict)
+            # Somebody else may have come to its end just before.
+            hit, fault = cache.look(key, verify=verify, strict=strict)
             if hit is None:
                 if building is not None:
                     building()

@@ -318,6 +318,36 @@ def test_the_kernel_finishes_it(tmp_path: Path, tools: judge.E2fsprogs) -> None:
             assert numbers(state) == numbers(image)
 
 
+@pytest.mark.root
+@pytest.mark.parametrize("options", ["-b 4096", "-b 1024 -O ^64bit", "-b 4096 -O ^64bit,^metadata_csum"])
+def test_a_journal_that_the_kernel_used(options: str, tmp_path: Path, tools: judge.E2fsprogs) -> None:
+    """It has checksums where the file system has them, and old transactions in it."""
+    image = make(tmp_path / "image", 20 * M, options)
+    with writable(image, tmp_path) as (mounted, _):
+        for number in range(40):
+            with (mounted / f"{number}").open("wb") as file:
+                file.write(b"n" * 3000)
+                file.flush()
+                os.fsync(file.fileno())
+    journal = tools.run("dumpe2fs", "-h", str(image)).stdout.decode()
+    assert ("journal_checksum_v3" in journal) == ("^metadata_csum" not in options), journal
+    replayed = 0
+    for name, state in snapshots(image, 500 * M, tmp_path):
+        if name[0] not in "34":
+            continue
+        by_kernel = tmp_path / "by_kernel"
+        shutil.copyfile(state, by_kernel)
+        assert tools.run("e2fsck", "-p", str(state)).returncode in (0, 1), name
+        with writable(by_kernel, tmp_path) as (mounted, _):
+            assert (mounted / "39").read_bytes() == b"n" * 3000
+        assert tools.run("e2fsck", "-fp", str(by_kernel)).returncode in (0, 1), name
+        for one in (state, by_kernel):
+            assert judge.complaints(one, tools) == [], name
+            assert numbers(one) == numbers(image), name
+        replayed += 1
+    assert replayed > 5
+
+
 def refusal(image: Path, size: int | str) -> errors.LayermeltError:
     before = image.read_bytes()
     with pytest.raises(errors.LayermeltError) as caught:
@@ -418,6 +448,20 @@ def test_garbage_behind_the_end_of_a_file_does_no_harm(tmp_path: Path, judge_ima
             file.write(random.Random(1).randbytes(M) * 280)
         grow(image, "max")
         judge_image(image)
+
+
+def test_a_copy_keeps_owner_and_mode(tmp_path: Path, judge_image: Judge) -> None:
+    image = make(tmp_path / "image", 20 * M, MAKES["no-journal"])
+    image.chmod(0o640)
+    before = image.stat()
+    (tmp_path / "link").symlink_to("image")
+    report = grow(tmp_path / "link", "+9M")
+    assert (report.method, report.reason) == ("copy", "the image has no journal")
+    after = image.stat()
+    assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
+    assert after.st_size == 29 * M
+    assert sorted(os.listdir(tmp_path)) == ["image", "link"]
+    judge_image(image)
 
 
 def test_command(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ __all__ = [
     "SizeType",
     "counts_text",
     "errors",
+    "file_options",
     "json_option",
     "name_text",
     "parse_agent",
@@ -139,6 +140,26 @@ def source_options(command: Callable[..., None]) -> Callable[..., None]:
         ),
         click.option(
             "--layer", "layers", type=PATH, multiple=True, metavar="DIR", help="A layer's tree, base first."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def file_options(command: Callable[..., None]) -> Callable[..., None]:
+    """What every command that puts files into an image takes; see `parse_agent` and `parse_file`."""
+    for option in (
+        click.option(
+            "--file",
+            "files",
+            multiple=True,
+            metavar="SRC:DEST[:MODE]",
+            help="A further file to put in, root's (default for MODE: 0755 if it is executable, else 0644).",
+        ),
+        click.option(
+            "--agent",
+            metavar="FILE[:DEST]",
+            help=f"A program to put in, 0755 and root's (default for DEST: {settings.AGENT_DESTINATION}).",
         ),
     ):
         command = option(command)

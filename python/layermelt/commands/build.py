@@ -16,6 +16,7 @@ from layermelt.console import (
     SizeType,
     counts_text,
     errors,
+    file_options,
     parse_agent,
     parse_file,
     print_json,
@@ -51,18 +52,7 @@ __all__ = ["command"]
     "and $XDG_CACHE_HOME/layermelt for users).",
 )
 @source_options
-@click.option(
-    "--agent",
-    metavar="FILE[:DEST]",
-    help=f"A program to put in, 0755 and root's (default for DEST: {settings.AGENT_DESTINATION}).",
-)
-@click.option(
-    "--file",
-    "files",
-    multiple=True,
-    metavar="SRC:DEST[:MODE]",
-    help="A further file to put in, root's (default for MODE: 0755 if it is executable, else 0644).",
-)
+@file_options
 @click.option(
     "--size",
     type=SizeType("auto", "min"),

@@ -6,11 +6,11 @@ import os
 
 import click
 
-from layermelt import settings
 from layermelt.console import (
     EXIT_CODES,
     PATH,
     errors,
+    file_options,
     json_option,
     parse_agent,
     parse_file,
@@ -24,18 +24,7 @@ __all__ = ["command"]
 
 @click.command("inject", epilog=EXIT_CODES, short_help="Put an agent or files into a finished image.")
 @click.argument("image", type=PATH)
-@click.option(
-    "--agent",
-    metavar="FILE[:DEST]",
-    help=f"A program to put in, 0755 and root's (default for DEST: {settings.AGENT_DESTINATION}).",
-)
-@click.option(
-    "--file",
-    "files",
-    multiple=True,
-    metavar="SRC:DEST[:MODE]",
-    help="A further file to put in, root's (default for MODE: 0755 if it is executable, else 0644).",
-)
+@file_options
 @click.option("--injector", default="mount", show_default=True, metavar="mount", help="What puts them in.")
 @click.option("--no-agent-check", is_flag=True, help="Put the agent in even if the image cannot run it.")
 @click.option(

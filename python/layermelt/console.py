@@ -50,8 +50,8 @@ __all__ = [
 
 EXIT_CODES = """\b
 Exit codes:
-  0    done; for check: the image is sound
-  1    the image is not sound
+  0    done; for check: the image is sound; for diff: the trees are equal
+  1    the image is not sound; the trees differ
   2    wrong usage, or an option's value that cannot be
   3    the source is missing, of an unknown kind, or inconsistent
   4    no permission to read something

@@ -129,7 +129,8 @@ def check_image(
     and bitmaps and of the root directory's inode, the free counts and the geometry against the
     file's size, in milliseconds. With `deep` it goes through every inode, extent tree, attribute,
     directory and bitmap, and finds what ``e2fsck -fn`` finds; files' data has no checksums. Images
-    may be anyone's. A journal that is still to be replayed is a problem, ``needs-recovery``.
+    may be anyone's. A journal that is still to be replayed is a problem, ``needs-recovery``; with
+    `deep` it is replayed in memory, and what else is told is of the state behind it.
 
     Args:
         path: The image.

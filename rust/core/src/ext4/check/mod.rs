@@ -22,11 +22,14 @@ use std::path::Path;
 pub use super::read::superblock::Journal;
 pub use report::{ImageReport, Problem};
 
+use super::read::features::compat;
 use super::read::filesystem::Filesystem;
 use super::read::geometry::Geometry;
 use super::read::group_desc::Sums;
 use super::read::image::Image;
+use super::read::journal;
 use super::read::superblock::{Superblock, MAGIC, MAGIC_AT, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE};
+use super::read::Fault;
 use crate::control::Control;
 use crate::error::Result;
 
@@ -94,19 +97,41 @@ pub fn check_image(path: &Path, depth: Depth, control: &Control) -> Result<Image
         return Ok(report);
     };
     report.groups = geometry.groups;
-    let first_table = groups::verify(&image, &sb, &geometry, &mut report, control)?;
+    let mut fs = Filesystem {
+        sums: Sums::of(&sb),
+        image,
+        sb,
+        geometry,
+    };
+    if depth == Depth::All {
+        replay(&mut fs, &mut report)?;
+    }
+    let first_table = groups::verify(&fs.image, &fs.sb, &fs.geometry, &mut report, control)?;
     if depth == Depth::All && report.groups_are_placed() {
-        let fs = Filesystem {
-            sums: Sums::of(&sb),
-            image,
-            sb,
-            geometry,
-        };
         deep::verify(&fs, &mut report, control)?;
     } else if let Some(table) = first_table {
-        root::verify(&image, &sb, &geometry, table, &mut report)?;
+        root::verify(&fs.image, &fs.sb, &fs.geometry, table, &mut report)?;
     }
     Ok(report)
+}
+
+/// Replays the journal in memory: what is behind it are faults, and what a mount
+/// would set right is none. e2fsck, when it may not write, skips that.
+fn replay(fs: &mut Filesystem, report: &mut ImageReport) -> Result<()> {
+    if !fs.sb.has_compat(compat::HAS_JOURNAL) {
+        return Ok(());
+    }
+    match journal::replay(fs) {
+        Ok(_) => Ok(()),
+        Err(Fault::Host(error)) => Err(error),
+        Err(Fault::Nonsense(text)) => {
+            report.problem(
+                "journal-not-replayed",
+                format!("the journal cannot be replayed, so what follows is of the state before: {text}"),
+            );
+            Ok(())
+        }
+    }
 }
 
 #[cfg(test)]

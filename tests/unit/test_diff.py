@@ -122,7 +122,8 @@ def _write(at: int, byte: bytes) -> Callable[[Path], None]:
     ("path", "change", "fields"),
     [
         ("file", lambda path: path.chmod(0o4750), {"/file": {"mode"}}),
-        ("dir", lambda path: path.chmod(0o1777), {"/dir": {"mode"}}),
+        ("file", lambda path: path.chmod(path.stat().st_mode | 0o4000), {"/file": {"mode"}}),
+        ("dir", lambda path: path.chmod(path.stat().st_mode | 0o1000), {"/dir": {"mode"}}),
         ("file", lambda path: os.setxattr(path, "user.a", b""), {"/file": {"xattr"}}),
         ("dir/sub", lambda path: os.setxattr(path, "user.a", b"1"), {"/dir/sub": {"xattr"}}),
         ("file", _write(3, b"X"), {"/file": {"content"}}),

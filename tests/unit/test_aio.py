@@ -7,7 +7,6 @@ import inspect
 import os
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -63,7 +62,7 @@ def test_the_same_results(layer: Path, overlay2: Path, agent: Path, tmp_path: Pa
     asyncio.run(main())
 
 
-def test_the_event_loop_is_free(large: Path, target: Path, record_property: Any) -> None:
+def test_the_event_loop_is_free(large: Path, target: Path) -> None:
     stalls: list[float] = []
 
     async def tick() -> None:
@@ -80,7 +79,7 @@ def test_the_event_loop_is_free(large: Path, target: Path, record_property: Any)
         ticking.cancel()
 
     asyncio.run(main())
-    record_property("longest_stall_ms", max(stalls) * 1000)
+    print(f"longest stall of the event loop: {max(stalls) * 1000:.1f} ms")
     assert len(stalls) > 20
     # A build of this size takes some hundred ms; the machine itself may be busy for some.
     assert max(stalls) < 0.1

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from integration.corrupt import Image
 from integration.corrupt_kinds import make_image
 from layermelt import check_image
 from tools import fuzz_check
@@ -94,6 +95,10 @@ def test_images_that_the_kernel_wrote_are_sound(options: str, tmp_path: Path) ->
     try:
         subprocess.run(["bash", "-ec", WORKLOAD, "bash", mount], check=True, capture_output=True)
         subprocess.run(["sync", "-f", mount], check=True)
+        # This much is in the journal only.
+        for number in range(100):
+            (mount / "many" / f"late-{number}").write_bytes(b"late" * 2000)
+        subprocess.run(["sync", mount / "many" / "late-99"], check=True)
         subprocess.run(["cp", image, crashed], check=True)
     finally:
         subprocess.run(["umount", mount], check=True)
@@ -101,7 +106,12 @@ def test_images_that_the_kernel_wrote_are_sound(options: str, tmp_path: Path) ->
     assert subprocess.run(["e2fsck", "-fn", image], check=False, capture_output=True).returncode == 0
     assert report.problems == ()
     # A copy of the mounted image is a crashed one: behind its journal, which is replayed in
-    # memory, there is nothing else to find.
+    # memory, there is nothing else to find. The bitmap is in the journal, so it may be lost.
+    lost = Image(crashed)
+    group = (lost.number("/many") - 1) // lost.inodes_per_group
+    bitmap = lost.u32(lost.descriptor(group) + 4) * lost.block_size
+    lost.data[bitmap : bitmap + lost.block_size] = b"\xa5" * lost.block_size
+    lost.save()
     assert {problem.code for problem in check_image(crashed, deep=True).problems} == {"needs-recovery"}
 
 

@@ -117,6 +117,8 @@ pub struct Superblock {
     pub s_jnl_backup_type: u8,
     /// Bytes of a group descriptor.
     pub s_desc_size: u16,
+    /// The field of that, which means nothing without `64bit`.
+    pub s_desc_size_told: u16,
     /// Mount options.
     pub s_default_mount_opts: u32,
     /// First group of blocks of descriptors with `meta_bg`.
@@ -227,6 +229,7 @@ impl Superblock {
             s_def_hash_version: raw[0xfc],
             s_jnl_backup_type: raw[0xfd],
             s_desc_size: if wide { u16_at(raw, 0xfe) } else { 32 },
+            s_desc_size_told: u16_at(raw, 0xfe),
             s_default_mount_opts: u32_at(raw, 0x100),
             s_first_meta_bg: u32_at(raw, 0x104),
             s_mkfs_time: u32_at(raw, 0x108),

@@ -31,6 +31,15 @@ impl Deep<'_> {
         let recover = self.sb.has_incompat(incompat::RECOVER);
         let number = match self.sb.journal() {
             Journal::None => {
+                let named = self.sb.s_journal_inum != 0
+                    || self.sb.s_journal_dev != 0
+                    || self.sb.s_journal_uuid != [0; 16];
+                if named {
+                    self.problem(
+                        "journal",
+                        "the superblock names a journal, without the feature has_journal".into(),
+                    );
+                }
                 if recover {
                     self.problem(
                         "journal",
@@ -101,6 +110,8 @@ impl Deep<'_> {
             format!("the journal tells {len} blocks, its file has {blocks} of which {mapped} are mapped")
         } else if blocks < LEAST_BLOCKS {
             format!("the journal has {blocks} blocks; {LEAST_BLOCKS} are the least")
+        } else if kind == 4 && be32_at(&raw, 0x2c) != 0 {
+            "the journal has a feature that forbids writing to it".to_owned()
         } else if kind == 4 && incompatible & !KNOWN != 0 {
             format!("the journal has features that are not known, 0x{incompatible:x}")
         } else if be32_at(&raw, 0x14) == 0 || be32_at(&raw, 0x14) >= len || fast >= len {

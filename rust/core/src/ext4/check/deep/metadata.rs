@@ -18,14 +18,6 @@ impl Deep<'_> {
             let desc = self.descriptor(group)?;
             let has_sums = !matches!(self.fs.sums, Sums::None);
             let flags = if has_sums { desc.bg_flags } else { 0 };
-            if !has_sums
-                && (desc.bg_flags & (INODE_UNINIT | BLOCK_UNINIT) != 0 || desc.itable_unused != 0)
-            {
-                self.problem(
-                    "group-flags",
-                    format!("group {group} is marked as not initialized, but descriptors have no checksums"),
-                );
-            }
             // The last group's bitmap has bits behind the end.
             if group == self.geometry.groups - 1 && flags & BLOCK_UNINIT != 0 {
                 self.problem(

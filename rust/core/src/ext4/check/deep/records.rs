@@ -3,7 +3,7 @@
 use super::directories::Reading;
 use super::htree::Hashes;
 use super::Deep;
-use crate::ext4::read::dirent::{self, needed, Dirent};
+use crate::ext4::read::dirent::{self, needed, Dirent, HEADER_SIZE};
 use crate::ext4::read::features::incompat;
 use crate::ext4::read::hash;
 use crate::ext4::read::inode::{flags, Kind, ROOT_INODE};
@@ -43,6 +43,16 @@ impl Deep<'_> {
             let dot = (block.logical == 0 && count < 2).then_some(count);
             if let Some(dot) = dot {
                 self.dot(reading, &record, dot);
+                let behind = block.raw.get(at + HEADER_SIZE + record.name.len());
+                if behind.is_some_and(|byte| *byte != 0) {
+                    self.problem(
+                        "directory-dot",
+                        format!(
+                            "inode {}: record {dot} has no zero behind its name",
+                            reading.number
+                        ),
+                    );
+                }
             }
             if record.inode != 0 {
                 if dot.is_none() {

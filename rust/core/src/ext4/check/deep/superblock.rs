@@ -56,6 +56,11 @@ impl Deep<'_> {
                 bad(format!("the features {text}"));
             }
         }
+        // Without 64bit the kernel does not look at it, but e2fsck does.
+        let told = usize::from(sb.s_desc_size_told);
+        if told != 0 && (!told.is_power_of_two() || told > 1024) {
+            bad(format!("s_desc_size is {told}; a power of two is expected"));
+        }
         if sb.s_last_orphan != 0 && !sb.has_incompat(incompat::RECOVER) {
             bad(format!(
                 "inode {} begins a list of deleted or cut files that are still to be dealt with",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import glob
 import os
 import stat
 import struct
@@ -17,14 +18,9 @@ from layermelt.errors import (
     OutputPermissionError,
     from_os_error,
 )
+from layermelt.locks import try_range
 
-__all__ = ["claim"]
-
-_LOOPS = "/sys/block"
-_LOOP_GET_STATUS64 = 0x4C05
-#: ``struct loop_info64`` begins with the device and the inode behind it.
-_LOOP_INFO_SIZE = 232
-_LOOP_MAJOR = 7
+__all__ = ["claim", "loop_device_of"]
 
 
 @contextlib.contextmanager
@@ -45,11 +41,15 @@ def claim(path: str) -> Iterator[os.stat_result]:
     fd = _open(path)
     try:
         status = os.fstat(fd)
-        _lock(fd, path)
-        device = _loop_with(status, path)
+        if not try_range(fd):
+            raise ImageBusyError(
+                f"{path}: another process has it locked (a virtual machine, or another layermelt)", path=path
+            )
+        device = loop_device_of(status)
         if device is not None:
             raise ImageBusyError(
-                f"{path}: is in use as {device}; unmount it, or end it with `losetup -d {device}`", path=path
+                f"{path}: is in use as /dev/{device}; unmount it, or end it with `losetup -d /dev/{device}`",
+                path=path,
             )
         yield status
     finally:
@@ -81,53 +81,25 @@ def _open(path: str) -> int:
         raise from_os_error("image", f"cannot open {path}: {error.strerror}", path, error.errno) from None
 
 
-def _lock(fd: int, path: str) -> None:
-    # struct flock: the whole file, for this open file and not for the process.
-    request = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-    try:
-        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, request)
-    except OSError as error:
-        if error.errno in (errno.EAGAIN, errno.EACCES):
-            raise ImageBusyError(
-                f"{path}: another process has it locked (a virtual machine, or another layermelt)", path=path
-            ) from None
-        # Not every file system has locks.
-
-
-def _loop_with(status: os.stat_result, path: str) -> str | None:
-    """The loop device that this file is behind."""
-    with contextlib.suppress(OSError):
-        for name in sorted(os.listdir(_LOOPS)):
-            backing = f"{_LOOPS}/{name}/loop/backing_file"
-            if (
-                name.startswith("loop")
-                and os.path.exists(backing)
-                and _is_behind(name, backing, status, path)
-            ):
-                return f"/dev/{name}"
+def loop_device_of(image: os.stat_result) -> str | None:
+    """The loop device that has the image, by any of its names, in any mount namespace: ``loop0``."""
+    for entry in sorted(glob.glob("/sys/block/loop*/loop/backing_file")):
+        device = entry.split("/")[3]
+        with contextlib.suppress(OSError), open(entry, "rb") as file:
+            if os.path.samestat(os.stat(file.read().removesuffix(b"\n")), image):
+                return device
+        # That path may be another mount namespace's, or one that was renamed. The device itself
+        # knows the inode, where /dev has it.
+        with contextlib.suppress(OSError):
+            if _backing_inode(device) == (image.st_dev, image.st_ino):
+                return device
     return None
 
 
-def _is_behind(name: str, backing: str, status: os.stat_result, path: str) -> bool:
+def _backing_inode(device: str) -> tuple[int, int]:
+    fd = os.open(f"/dev/{device}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        fd = os.open(f"/dev/{name}", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        # Without permission the path has to do.
-        with contextlib.suppress(OSError), open(backing, "rb") as file:
-            return os.path.samestat(os.stat(file.read().rstrip(b"\n")), status)
-        return False
-    try:
-        info = fcntl.ioctl(fd, _LOOP_GET_STATUS64, bytes(_LOOP_INFO_SIZE))
-    except OSError:
-        return False
+        # LOOP_GET_STATUS64; struct loop_info64 begins with lo_device and lo_inode.
+        return struct.unpack_from("=QQ", fcntl.ioctl(fd, 0x4C05, bytes(232)))
     finally:
         os.close(fd)
-    device, inode = struct.unpack_from("=QQ", info)
-    if inode != status.st_ino:
-        return False
-    if device == status.st_dev:
-        return True
-    # On btrfs and overlayfs a file's device is not the kernel's.
-    with contextlib.suppress(OSError), open(backing, "rb") as file:
-        return os.path.realpath(file.read().rstrip(b"\n")) == os.path.realpath(os.fsencode(path))
-    return False

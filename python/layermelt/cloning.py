@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from layermelt import _core
 from layermelt.errors import ImageError, ImageNotFoundError, InvalidOptionError, LayerChangedError
+from layermelt.options import Progress, StrPath
 from layermelt.publish import Publication
 
 __all__ = ["CloneReport", "clone_image"]
-
-StrPath = str | bytes | os.PathLike[str]
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ def clone_image(
     dst: StrPath,
     *,
     sync: bool = True,
-    progress: Callable[[str, int, int], object] | None = None,
+    progress: Progress | None = None,
 ) -> CloneReport:
     """Clones an image file, in the fastest way that the file systems allow.
 

@@ -12,12 +12,10 @@ from typing import Any, NamedTuple
 from layermelt import _core, sources
 from layermelt.errors import InvalidOptionError, UnsupportedSourceError
 from layermelt.options import Progress, StrPath, worker_threads
+from layermelt.settings import IGNORABLE
 from layermelt.sources import overlay2, store
 
-__all__ = ["IGNORABLE", "DiffResult", "Difference", "FieldChange", "LinkGroup", "diff_trees"]
-
-#: What `diff_trees` can be told to ignore.
-IGNORABLE = ("content", "links", "mode", "mtime", "owner", "xattrs")
+__all__ = ["DiffResult", "Difference", "FieldChange", "LinkGroup", "diff_trees"]
 
 #: Prefixes that say what a path is.
 _DIRECTORY = "dir:"

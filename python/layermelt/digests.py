@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from layermelt import _core, sources
 from layermelt.errors import InvalidOptionError
+from layermelt.options import Progress, StrPath, worker_threads
 
 __all__ = ["chain_digest", "file_digest", "layer_digest", "path_key", "stat_fingerprint"]
-
-StrPath = str | bytes | os.PathLike[str]
-Progress = Callable[[str, int, int], object]
 
 
 def layer_digest(path: StrPath, *, threads: int | None = None, progress: Progress | None = None) -> str:
@@ -29,7 +27,7 @@ def layer_digest(path: StrPath, *, threads: int | None = None, progress: Progres
             What it raises ends the work and is raised here.
     """
     [tree] = sources.resolve(None, layers=[path]).paths()
-    return _core.layer_digest(tree, threads=_threads(threads), progress=progress).hex()
+    return _core.layer_digest(tree, threads=worker_threads(threads), progress=progress).hex()
 
 
 def chain_digest(
@@ -51,7 +49,7 @@ def chain_digest(
         chain.paths(),
         userxattr=sources.choose_marks(chain, userxattr=userxattr),
         fuse_overlayfs=chain.fuse_overlayfs,
-        threads=_threads(threads),
+        threads=worker_threads(threads),
         progress=progress,
     )
     return digest.hex()
@@ -78,7 +76,7 @@ def stat_fingerprint(
         chain.paths(),
         userxattr=sources.choose_marks(chain, userxattr=userxattr),
         fuse_overlayfs=chain.fuse_overlayfs,
-        threads=_threads(threads),
+        threads=worker_threads(threads),
         progress=progress,
     )
     return fingerprint.hex()
@@ -90,7 +88,7 @@ def file_digest(path: StrPath, *, threads: int | None = None, progress: Progress
     It has the form that files' data has in `layer_digest`, so that all threads work on one
     large file; it is not the digest that ``b3sum`` prints.
     """
-    return _core.file_digest(_path(path), threads=_threads(threads), progress=progress).hex()
+    return _core.file_digest(_path(path), threads=worker_threads(threads), progress=progress).hex()
 
 
 def path_key(path: StrPath) -> str:
@@ -116,9 +114,3 @@ def _path(path: StrPath) -> str:
     if not text or "\0" in text:
         raise InvalidOptionError(f"invalid path {text!r}: expected the path of a file")
     return text
-
-
-def _threads(threads: int | None) -> int:
-    from layermelt.options import worker_threads
-
-    return worker_threads(threads)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +18,11 @@ from layermelt.errors import (
     UnsupportedImageError,
 )
 from layermelt.images import check_image
+from layermelt.options import Progress, StrPath
 from layermelt.publish import Publication
 from layermelt.settings import parse_size
 
 __all__ = ["FileSystemSize", "GrowReport", "grow_image"]
-
-StrPath = str | bytes | os.PathLike[str]
-_Progress = Callable[[str, int, int], object]
 
 
 @dataclass(frozen=True)
@@ -88,7 +85,7 @@ def grow_image(
     size: int | str,
     *,
     sync: bool = True,
-    progress: _Progress | None = None,
+    progress: Progress | None = None,
 ) -> GrowReport:
     """Makes the ext4 file system in an image larger; no block of it is moved.
 
@@ -155,13 +152,12 @@ def _grow(
     *,
     atomic: bool,
     sync: bool,
-    progress: _Progress | None,
+    progress: Progress | None,
 ) -> tuple[_core.GrowReport | None, str | None]:
     found = check_image(image)
     # What is unclean is told by the core, with what to do.
-    problems = [problem for problem in found.problems if problem.code not in _TOLD_BY_THE_CORE]
-    if problems and len(problems) == len(found.problems):
-        texts = tuple(problem.text for problem in problems)
+    if found.problems and all(problem.code not in _TOLD_BY_THE_CORE for problem in found.problems):
+        texts = tuple(problem.text for problem in found.problems)
         raise UnsoundImageError(
             f"{image}: not a sound ext4: {'; '.join(texts[:3])}; run `e2fsck -f` on it",
             path=image,
@@ -187,7 +183,7 @@ def _grow_copy(
     count: int,
     *,
     sync: bool,
-    progress: _Progress | None,
+    progress: Progress | None,
 ) -> _core.GrowReport:
     with Publication(image) as publication:
         temporary = publication.temporary

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import uuid as _uuid
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from layermelt import _core
+from layermelt.options import Progress, StrPath
 
 __all__ = ["ImageReport", "Problem", "check_image", "grave_problems", "has_ext4_magic"]
 
@@ -25,8 +25,6 @@ _HARMLESS = frozenset(
         "not-clean",
     }
 )
-
-Progress = Callable[[str, int, int], object]
 
 
 class Problem(NamedTuple):
@@ -112,7 +110,7 @@ class ImageReport:
         }
 
 
-def has_ext4_magic(path: str | bytes | os.PathLike[str]) -> bool:
+def has_ext4_magic(path: StrPath) -> bool:
     """Whether a file or block device has ext4's magic number where ext2, ext3 and ext4 have it.
 
     `False` for whatever is missing, short, unreadable or something else: never an error.
@@ -120,9 +118,7 @@ def has_ext4_magic(path: str | bytes | os.PathLike[str]) -> bool:
     return _core.has_ext4_magic(os.fsdecode(path))
 
 
-def check_image(
-    path: str | bytes | os.PathLike[str], *, deep: bool = False, progress: Progress | None = None
-) -> ImageReport:
+def check_image(path: StrPath, *, deep: bool = False, progress: Progress | None = None) -> ImageReport:
     """Whether a file or block device is a sound ext4: what is wrong is in the report.
 
     It compares the magic number, the checksums of the superblock, of every group's descriptor

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
+import struct
 import time
 from collections.abc import Callable, Iterator
 
-__all__ = ["exclusive", "is_named", "try_lock"]
+__all__ = ["exclusive", "is_named", "try_lock", "try_range"]
 
 _POLL = 0.05
 
@@ -21,6 +23,22 @@ def try_lock(fd: int) -> bool | None:
         return False
     except OSError:
         return None
+    return True
+
+
+def try_range(fd: int, start: int = 0, length: int = 0) -> bool:
+    """Whether that range of the open file (0: to its end) is not locked by others, and now is by us.
+
+    The lock is of the kind that virtual machines hold (``F_OFD_SETLK``): the open file's, and so a
+    child's as well. `try_lock`'s is of the other kind, and neither meets the other.
+    """
+    # struct flock: type, whence, start, length, pid.
+    wanted = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, start, length, 0)
+    try:
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, wanted)
+    except OSError as error:
+        # Some file systems have no locks: then there are none to respect.
+        return error.errno not in (errno.EAGAIN, errno.EACCES)
     return True
 
 

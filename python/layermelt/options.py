@@ -18,6 +18,7 @@ __all__ = [
     "InjectedFile",
     "Progress",
     "StrPath",
+    "agent_file",
     "core_options",
     "image_shape",
     "injection",
@@ -119,7 +120,7 @@ def core_options(
     """All options of `layermelt.build_rootfs` as the core takes them; the agent is the last of the files."""
     injected = [injection(file, "file") for file in files]
     if agent is not None:
-        injected.append(injection(_agent_file(agent), "agent"))
+        injected.append(injection(agent_file(agent), "agent"))
     return {
         **shape,
         "files": injected,
@@ -131,7 +132,7 @@ def core_options(
     }
 
 
-def _agent_file(agent: StrPath | InjectedFile) -> InjectedFile:
+def agent_file(agent: StrPath | InjectedFile) -> InjectedFile:
     """The agent, as one file of those to be put in."""
     if isinstance(agent, InjectedFile):
         return agent

@@ -21,6 +21,7 @@ __all__ = [
     "DEFAULT_FREE_SPACE",
     "FORMER_BUSYBOX",
     "FORMER_OCI2ROOTFS",
+    "IGNORABLE",
     "MAX_LABEL",
     "MAX_LAYERS",
     "OCI2ROOTFS_VARIABLE",
@@ -46,6 +47,8 @@ MAX_LABEL = 16
 #: The kernel's overlayfs takes as many lower layers (``OVL_MAX_STACK``).
 MAX_LAYERS = 500
 
+#: What a comparison of two trees can be told to ignore.
+IGNORABLE = ("content", "links", "mode", "mtime", "owner", "xattrs")
 #: The environment variable that names the program oci2rootfs.
 OCI2ROOTFS_VARIABLE = "LAYERMELT_OCI2ROOTFS"
 #: Where older agents keep it.

@@ -61,16 +61,13 @@ Exit codes:
   130  interrupted (143: terminated)
 """
 
-#: As `layermelt.differ.IGNORABLE`, which is not imported for --help.
-_IGNORABLE = ("content", "links", "mode", "mtime", "owner", "xattrs")
-
 
 @click.command("diff", epilog=_EXIT_CODES, short_help="Tell in what two trees differ.", help=_HELP)
 @click.argument("a", type=PATH)
 @click.argument("b", type=PATH)
 @click.option(
     "--ignore",
-    type=click.Choice(_IGNORABLE),
+    type=click.Choice(settings.IGNORABLE),
     multiple=True,
     help="What not to compare; can be given several times.",
 )

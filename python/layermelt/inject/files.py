@@ -7,17 +7,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from layermelt import inject, settings
 from layermelt.errors import InjectionTimeoutError, InvalidOptionError
-
-if TYPE_CHECKING:
-    from layermelt.options import InjectedFile
+from layermelt.options import InjectedFile, StrPath, agent_file, injection
 
 __all__ = ["InjectionReport", "inject_files"]
-
-StrPath = str | bytes | os.PathLike[str]
 
 
 @dataclass(frozen=True)
@@ -74,19 +70,15 @@ def inject_files(
         InjectionError: One of its subclasses, by what went wrong.
         LayermeltError: The image or a file cannot be read, or an argument cannot be.
     """
-    from layermelt.options import InjectedFile, injection
-
     path = os.fsdecode(image)
     if not path or "\0" in path:
         raise InvalidOptionError(f"invalid image {path!r}: expected the path of a file")
     wanted = [(injection(file, "file"), False) for file in files]
     if agent is not None:
-        if not isinstance(agent, InjectedFile):
-            agent = InjectedFile(settings.AGENT_DESTINATION, source=agent, mode=settings.AGENT_MODE)
-        wanted.append((injection(agent, "agent"), agent_check))
+        wanted.append((injection(agent_file(agent), "agent"), agent_check))
     if not wanted:
         raise InvalidOptionError("there is nothing to put in; give an agent or a file")
-    named = os.environ.get("LAYERMELT_BUSYBOX") if busybox is None else os.fsdecode(busybox)
+    named = settings.busybox() if busybox is None else os.fsdecode(busybox)
     tool = inject.find_injector(injector, busybox=named or None)
     begin = time.monotonic()
     for (content, destination, mode, uid, gid), check in wanted:

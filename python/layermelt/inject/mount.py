@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
-import glob
 import os
 import shutil
 import stat
-import struct
 import time
 from collections.abc import Iterator
 
 from layermelt import _core, helpers, settings
+from layermelt.busy import loop_device_of
 from layermelt.errors import (
     AgentError,
     Area,
@@ -34,6 +32,7 @@ from layermelt.errors import (
     from_os_error,
 )
 from layermelt.helpers import StopCheck
+from layermelt.locks import try_range
 
 __all__ = ["MountInjector"]
 
@@ -230,61 +229,26 @@ def _lock_image(image_fd: int, image: str, limit: _Limit) -> None:
     The lock is the open file's and so the child's as well; it does not meet `Publication`'s, which
     is of the other kind (flock).
     """
-    while not _try_lock(image_fd, _OWN_BYTE, 1):
+    while not try_range(image_fd, _OWN_BYTE, 1):
         limit.pause()
-    if not _try_lock(image_fd, 0, _OWN_BYTE):
+    if not try_range(image_fd, 0, _OWN_BYTE):
         raise ImageBusyError(
             f"{image}: another program has locked it (does a virtual machine run from it?); end that first",
             path=image,
         )
 
 
-def _try_lock(fd: int, start: int, length: int) -> bool:
-    # struct flock: type, whence, start, length, pid.
-    wanted = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, start, length, 0)
-    try:
-        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, wanted)
-    except OSError as error:
-        # Some file systems have no locks: then there are none to respect.
-        return error.errno not in (errno.EAGAIN, errno.EACCES)
-    return True
-
-
 def _demand_detached(image_fd: int, image: str, limit: _Limit) -> None:
     """Two file systems over one file would destroy it."""
     end = time.monotonic() + _RELEASE
-    while (device := _loop_device_of(image_fd)) is not None:
+    status = os.fstat(image_fd)
+    while (device := loop_device_of(status)) is not None:
         if time.monotonic() > end:
             raise ImageBusyError(
                 f"{image}: is attached to /dev/{device}; unmount it, or detach it (losetup -d /dev/{device})",
                 path=image,
             )
         limit.pause()
-
-
-def _loop_device_of(image_fd: int) -> str | None:
-    """The loop device that has the image, by any of its names, in any mount namespace."""
-    image = os.fstat(image_fd)
-    for entry in glob.glob("/sys/block/loop*/loop/backing_file"):
-        device = entry.split("/")[3]
-        with contextlib.suppress(OSError), open(entry, "rb") as file:
-            if os.path.samestat(os.stat(file.read().removesuffix(b"\n")), image):
-                return device
-        # That path may be another mount namespace's, or one that was renamed. The device itself
-        # knows the inode, where /dev has it.
-        with contextlib.suppress(OSError):
-            if _backing_inode(device) == (image.st_dev, image.st_ino):
-                return device
-    return None
-
-
-def _backing_inode(device: str) -> tuple[int, int]:
-    fd = os.open(f"/dev/{device}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        # LOOP_GET_STATUS64; struct loop_info64 begins with lo_device and lo_inode.
-        return struct.unpack_from("=QQ", fcntl.ioctl(fd, 0x4C05, bytes(232)))
-    finally:
-        os.close(fd)
 
 
 def _demand_success(ended: helpers.Ended, image: str, agent: str | bytes, destination: bytes) -> None:

@@ -8,6 +8,7 @@ use super::shape::Shape;
 use super::superblock::Superblock;
 use crate::error::Result;
 use crate::ext4::format::{high16, low16, put_u16, put_u32};
+use crate::ext4::read::bytes::{u16_at, u32_at};
 
 const EXTENTS_FLAG: u32 = 0x8_0000;
 const EXTENT_MAGIC: u16 = 0xf30a;
@@ -15,14 +16,6 @@ const EXTENT_MAGIC: u16 = 0xf30a;
 const MAP: std::ops::Range<usize> = 0x28..0x64;
 /// The kernel takes no deeper tree (`EXT4_MAX_EXTENT_DEPTH`).
 const MAX_DEPTH: u16 = 5;
-
-pub(super) fn u16_at(bytes: &[u8], at: usize) -> u16 {
-    u16::from_le_bytes([bytes[at], bytes[at + 1]])
-}
-
-pub(super) fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from(u16_at(bytes, at)) | u32::from(u16_at(bytes, at + 2)) << 16
-}
 
 /// Where an inode lies.
 #[derive(Clone, Copy, Debug)]

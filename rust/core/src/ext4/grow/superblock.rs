@@ -7,52 +7,19 @@ use crate::ext4::format::superblock::{MAGIC, SUPERBLOCK_SIZE};
 use crate::ext4::format::{high32, low32, put_u16, put_u32};
 use std::path::Path;
 
-/// `s_feature_compat`
-pub(super) mod compat {
-    pub(in super::super) const HAS_JOURNAL: u32 = 0x4;
-    pub(in super::super) const RESIZE_INODE: u32 = 0x10;
-    /// has_journal ext_attr resize_inode dir_index, dir_prealloc, imagic_inodes, lazy_bg,
-    /// fast_commit, stable_inodes, orphan_file.
-    pub(super) const KNOWN: u32 = 0x3f | 0x40 | 0x400 | 0x800 | 0x1000;
-    pub(super) const SPARSE_SUPER2: u32 = 0x200;
-}
+pub(super) use crate::ext4::read::features::{compat, incompat, ro_compat};
 
-/// `s_feature_incompat`
-pub(super) mod incompat {
-    pub(in super::super) const RECOVER: u32 = 0x4;
-    pub(in super::super) const META_BG: u32 = 0x10;
-    pub(in super::super) const SIXTY_FOUR_BIT: u32 = 0x80;
-    pub(in super::super) const FLEX_BG: u32 = 0x200;
-    pub(super) const MMP: u32 = 0x100;
-    pub(super) const CSUM_SEED: u32 = 0x2000;
-    /// filetype needs_recovery meta_bg extent 64bit flex_bg ea_inode metadata_csum_seed
-    /// large_dir inline_data encrypt casefold.
-    pub(super) const KNOWN: u32 = 0x2
-        | 0x4
-        | 0x10
-        | 0x40
-        | 0x80
-        | 0x200
-        | 0x400
-        | 0x2000
-        | 0x4000
-        | 0x8000
-        | 0x1_0000
-        | 0x2_0000;
-}
-
-/// `s_feature_ro_compat`
-pub(super) mod ro_compat {
-    pub(in super::super) const SPARSE_SUPER: u32 = 0x1;
-    pub(in super::super) const GDT_CSUM: u32 = 0x10;
-    pub(in super::super) const METADATA_CSUM: u32 = 0x400;
-    pub(super) const BIGALLOC: u32 = 0x200;
-    pub(super) const ORPHAN_PRESENT: u32 = 0x1_0000;
-    /// sparse_super large_file btree_dir huge_file uninit_bg dir_nlink extra_isize quota
-    /// metadata_csum project verity orphan_present.
-    pub(super) const KNOWN: u32 =
-        0x1 | 0x2 | 0x4 | 0x8 | 0x10 | 0x20 | 0x40 | 0x100 | 0x400 | 0x2000 | 0x8000 | 0x1_0000;
-}
+/// has_journal ext_attr resize_inode dir_index, dir_prealloc, imagic_inodes, lazy_bg,
+/// fast_commit, stable_inodes, orphan_file.
+const KNOWN_COMPAT: u32 = 0x3f | 0x40 | 0x400 | 0x800 | 0x1000;
+/// filetype needs_recovery meta_bg extent 64bit flex_bg ea_inode metadata_csum_seed
+/// large_dir inline_data encrypt casefold.
+const KNOWN_INCOMPAT: u32 =
+    0x2 | 0x4 | 0x10 | 0x40 | 0x80 | 0x200 | 0x400 | 0x2000 | 0x4000 | 0x8000 | 0x1_0000 | 0x2_0000;
+/// sparse_super large_file btree_dir huge_file uninit_bg dir_nlink extra_isize quota
+/// metadata_csum project verity orphan_present.
+const KNOWN_RO_COMPAT: u32 =
+    0x1 | 0x2 | 0x4 | 0x8 | 0x10 | 0x20 | 0x40 | 0x100 | 0x400 | 0x2000 | 0x8000 | 0x1_0000;
 
 /// A superblock.
 #[derive(Clone, Debug)]
@@ -96,9 +63,9 @@ impl Superblock {
             return Err(unsupported(path, why));
         }
         for (word, found, known) in [
-            ("compat", compat, compat::KNOWN),
-            ("incompat", incompat, incompat::KNOWN),
-            ("ro_compat", ro_compat, ro_compat::KNOWN),
+            ("compat", compat, KNOWN_COMPAT),
+            ("incompat", incompat, KNOWN_INCOMPAT),
+            ("ro_compat", ro_compat, KNOWN_RO_COMPAT),
         ] {
             if found & !known != 0 {
                 let bits = found & !known;

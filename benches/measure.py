@@ -61,6 +61,9 @@ def run(command: Sequence[str], log: Path, environment: dict[str, str] | None = 
     """
     if not Path(command[0]).exists():
         raise ProgramFailedError(f"{command[0]} does not exist")
+    everything = {**os.environ, **(environment or {})}
+    # An installed wheel has its bytecode; this would have it compiled in each run.
+    everything.pop("PYTHONDONTWRITEBYTECODE", None)
     with log.open("wb") as output:
         begin = time.perf_counter()
         process = subprocess.Popen(
@@ -68,7 +71,7 @@ def run(command: Sequence[str], log: Path, environment: dict[str, str] | None = 
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **(environment or {})},
+            env=everything,
         )
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - begin

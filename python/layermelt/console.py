@@ -325,9 +325,9 @@ def _write(stream: Any, text: str) -> None:
 
 
 def counts_text(result: BuildResult | InspectResult) -> str:
-    """What is in a tree, in a line."""
+    """What is in a tree, in a line. The root has no name and so is no entry."""
     return (
-        f"{result.entries:,} entries: {result.files:,} files, {result.directories:,} directories, "
+        f"{result.entries:,} entries: {result.files:,} files, {result.directories - 1:,} directories, "
         f"{result.symlinks:,} symlinks, {result.special:,} special, {result.hard_links:,} further hard links; "
         f"{size_text(result.content)} of content"
     )

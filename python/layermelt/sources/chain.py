@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["Chain"]
+__all__ = ["Chain", "layers_text"]
 
 
 @dataclass(frozen=True)
@@ -32,3 +32,8 @@ class Chain:
     def paths(self) -> list[str]:
         """The layers as the core takes them."""
         return [os.fspath(layer) for layer in self.layers]
+
+
+def layers_text(number: int) -> str:
+    """So many layers, in words."""
+    return f"{number} layer{'' if number == 1 else 's'}"

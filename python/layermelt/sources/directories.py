@@ -11,7 +11,7 @@ from pathlib import Path
 from layermelt.errors import InvalidOptionError, SourceNotFoundError
 from layermelt.settings import MAX_LAYERS
 from layermelt.sources import overlay2, store
-from layermelt.sources.chain import Chain
+from layermelt.sources.chain import Chain, layers_text
 
 __all__ = ["resolve"]
 
@@ -52,5 +52,5 @@ def resolve(layers: Sequence[str]) -> Chain:
             raise InvalidOptionError(f"{below}: is given twice, or lies in the layer {above}", path=below)
     return Chain(
         layers=tuple(map(Path, trees)),
-        description=f"{len(trees)} layer{'' if len(trees) == 1 else 's'}",
+        description=layers_text(len(trees)),
     )

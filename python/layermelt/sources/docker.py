@@ -29,7 +29,7 @@ from layermelt.errors import (
 )
 from layermelt.settings import MAX_LAYERS
 from layermelt.sources import overlay2, store
-from layermelt.sources.chain import Chain
+from layermelt.sources.chain import Chain, layers_text
 
 __all__ = ["resolve"]
 
@@ -72,7 +72,7 @@ def resolve(reference: str, data_root: str) -> Chain:
         layers=tuple(map(Path, trees)),
         userxattr=store.is_users_store(overlay),
         store=Path(overlay),
-        description=f"Docker image {reference} (sha256:{image[:12]}, {len(ids)} layers)",
+        description=f"Docker image {reference} (sha256:{image[:12]}, {layers_text(len(ids))})",
     )
 
 

@@ -27,6 +27,7 @@ import sys
 from layermelt import _core
 from layermelt.inject import find_injector
 tool = find_injector("mount")
+tool._loop = sys.argv[3]
 print("begins", flush=True)
 tool.inject(sys.argv[1], open(sys.argv[2], "rb").read(), b"/usr/sbin/vm-agent")
 print("done", flush=True)
@@ -54,7 +55,9 @@ def await_release(folder: Path) -> None:
         time.sleep(0.002)
 
 
-def test_killed_at_random_moments(tmp_path: Path) -> None:
+@pytest.mark.parametrize("loop", ["own", "program"])
+def test_killed_at_random_moments(loop: str, tmp_path: Path) -> None:
+    """`loop` is who makes the loop device: see `MountInjector`."""
     chance = random.Random(5)
     layer, folder = tmp_path / "layer", tmp_path / "images"
     (layer / "usr/sbin").mkdir(parents=True)
@@ -66,7 +69,7 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
     # How long it takes here, to the end.
     new.write_bytes(b"")
     begin = time.monotonic()
-    subprocess.run([sys.executable, "-c", CALLER, image, new], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([sys.executable, "-c", CALLER, image, new, loop], check=True, stdout=subprocess.DEVNULL)
     whole = min(0.5, time.monotonic() - begin)
     there, ends = b"", {"done": 0, "killed": 0, "attached": 0}
 
@@ -74,7 +77,7 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
         content = b"%d\n" % number * chance.randrange(1, 400_000)
         new.write_bytes(content)
         caller = subprocess.Popen(
-            [sys.executable, "-c", CALLER, image, new],
+            [sys.executable, "-c", CALLER, image, new, loop],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
@@ -120,7 +123,7 @@ def test_killed_while_the_mount_program_hangs(victim: str, tmp_path: Path) -> No
     busybox.write_text("#!/bin/sh\nsleep 54321 & setsid sleep 54321\n")
     busybox.chmod(0o755)
     code = CALLER.replace('find_injector("mount")', f'find_injector("mount", busybox={str(busybox)!r})')
-    caller = subprocess.Popen([sys.executable, "-c", code, image, busybox], stderr=subprocess.DEVNULL)
+    caller = subprocess.Popen([sys.executable, "-c", code, image, busybox, "own"], stderr=subprocess.DEVNULL)
     with caller:
         end = time.monotonic() + 20
         while len(finished.processes(b"sleep\x0054321")) < 2:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from layermelt import InjectedFile, build_rootfs, check_image, errors
+from layermelt import InjectedFile, build_rootfs, check_image, errors, identity
 from layermelt.cache import CacheNames
 from layermelt.identity import Memory
 from unit.test_api import debugfs
@@ -162,19 +162,21 @@ def test_an_agents_content_is_in_the_key(layer: Path, cache: Path, agent: Path) 
         build_rootfs(None, layers=[layer], cache_dir=cache, agent=agent)
 
 
-def test_a_layer_that_changes_during_the_build_gives_no_entry(layer: Path, cache: Path) -> None:
-    (layer / "large").write_bytes(os.urandom(64 * MIB))
-    changed: list[bool] = []
+def test_a_layer_that_changes_during_the_build_gives_no_entry(
+    layer: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[str]] = []
 
-    def change(_phase: str, _done: int, _total: int) -> None:
-        # The key is known when there is a temporary file.
-        if not changed and cache.exists() and any(name.endswith(".tmp") for name in entries(cache)):
-            changed.append(True)
-            (layer / "etc/hostname").write_text("else\n")
+    def change(*arguments: Any) -> None:
+        # The image is made, but nobody has seen it: the last moment that matters.
+        seen.append(entries(cache))
+        (layer / "etc/hostname").write_text("else\n")
+        identity.demand_unchanged(*arguments)
 
+    monkeypatch.setattr("layermelt.cache.demand_unchanged", change)
     with pytest.raises(errors.LayerChangedError):
-        build_rootfs(None, layers=[layer], cache_dir=cache, progress=change)
-    assert changed
+        build_rootfs(None, layers=[layer], cache_dir=cache)
+    assert [[name.endswith(".ext4") for name in names] for names in seen] == [[False, False]]
     assert entries(cache) == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -306,6 +307,7 @@ def print_path(path: str) -> None:
 def _results() -> Iterator[None]:
     """What is to be read on stdout: that it cannot be written there is a failure."""
     try:
+        _demand_open(sys.stdout)
         yield
     except OSError as error:
         # Python would try again while it exits, and complain.
@@ -318,7 +320,14 @@ def _results() -> Iterator[None]:
         raise SystemExit(OutputError.return_code) from None
 
 
+def _demand_open(stream: Any) -> None:
+    """Python has no stream where the process was started without one."""
+    if stream is None:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+
 def _write(stream: Any, text: str) -> None:
+    _demand_open(stream)
     encoding = getattr(stream, "encoding", None) or "ascii"
     stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
     stream.flush()

@@ -9,6 +9,7 @@ result on a pipe, and asks the kernel to be told when the thread that started it
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import selectors
 import signal
@@ -18,7 +19,15 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Ended", "HelperTimeoutError", "StopCheck", "last_lines", "run"]
+__all__ = [
+    "Ended",
+    "HelperStartError",
+    "HelperTimeoutError",
+    "StopCheck",
+    "above_standard",
+    "last_lines",
+    "run",
+]
 
 #: Called now and then; what it raises ends the work and is raised to the caller.
 StopCheck = Callable[[], object]
@@ -29,6 +38,20 @@ _POLL = 0.05
 _KEPT = 64 << 10
 #: How long a helper may take to clean up before it is killed.
 _GRACE = 10.0
+
+
+class HelperStartError(Exception):
+    """The helper cannot be started, and why.
+
+    No `OSError`, which whatever the caller's `should_stop` raises may be.
+
+    Attributes:
+        errno: The system's reason; 0 where it is another one.
+    """
+
+    def __init__(self, reason: str, number: int = 0) -> None:
+        super().__init__(reason)
+        self.errno = number
 
 
 class HelperTimeoutError(Exception):
@@ -67,37 +90,17 @@ def run(
     Args:
         script: Path of the script.
         arguments: What follows our process id and the number of the status pipe.
-        pass_fds: File descriptors that it inherits, under their numbers.
+        pass_fds: File descriptors that it inherits, under their numbers (`above_standard`).
         cwd: Its working directory; `None`: ours.
         timeout: Seconds it may take.
         should_stop: Called some 20 times a second; what it raises is raised here.
         stop_signal: What ends it before its time. Anything but SIGKILL lets it clean up.
 
     Raises:
-        HelperTimeoutError: It took longer than `timeout`.
-        OSError: It cannot be started.
+        HelperStartError: It cannot be started.
     """
-    if not sys.executable:
-        raise FileNotFoundError("there is no Python program to start helpers with (sys.executable is empty)")
     limit = None if timeout is None else time.monotonic() + timeout
-    status, inherited = os.pipe()
-    try:
-        command: list[str | bytes] = [sys.executable, "-I", "-S", script, str(os.getpid()), str(inherited)]
-        process = subprocess.Popen(  # noqa: S603 - our own script, no shell
-            [*command, *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            pass_fds=(inherited, *pass_fds),
-            cwd=cwd,
-            start_new_session=True,
-            bufsize=0,
-        )
-    except BaseException:
-        os.close(status)
-        raise
-    finally:
-        os.close(inherited)
+    process, status = _start(script, arguments, pass_fds, cwd)
     try:
         with contextlib.closing(_Pipes(process, status)) as pipes:
             while not pipes.ended:
@@ -114,6 +117,20 @@ def run(
         _end(process, stop_signal)
 
 
+def above_standard(fd: int) -> int:
+    """The same open file under a number that is none of the standard streams'.
+
+    A process that was started without those gives their numbers to what it opens, and a helper
+    gets streams of its own in their place.
+    """
+    if fd > 2:
+        return fd
+    try:
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    finally:
+        os.close(fd)
+
+
 def last_lines(output: bytes, count: int = 10) -> str:
     """The last lines of a program's output, as text without colours."""
     text = output.decode("utf-8", "backslashreplace")
@@ -125,6 +142,36 @@ def last_lines(output: bytes, count: int = 10) -> str:
         text = text[:begin] + text[end + 1 :]
     lines = [line.rstrip() for line in text.splitlines() if line.strip()]
     return "\n".join(lines[-count:])
+
+
+def _start(
+    script: str, arguments: Sequence[str | bytes], pass_fds: Sequence[int], cwd: str | None
+) -> tuple[subprocess.Popen[bytes], int]:
+    """The helper, and the end of the status pipe that is read."""
+    if not sys.executable:
+        raise HelperStartError("there is no Python program for it (sys.executable is empty)")
+    with contextlib.ExitStack() as stack:
+        try:
+            status, inherited = os.pipe()
+            with contextlib.ExitStack() as ours:
+                ours.callback(os.close, status)
+                inherited = above_standard(inherited)
+                stack.callback(os.close, inherited)
+                command = [sys.executable, "-I", "-S", script, str(os.getpid()), str(inherited)]
+                process = subprocess.Popen(  # noqa: S603 - our own script, no shell
+                    [*command, *arguments],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    pass_fds=(inherited, *pass_fds),
+                    cwd=cwd,
+                    start_new_session=True,
+                    bufsize=0,
+                )
+                ours.pop_all()
+        except OSError as error:
+            raise HelperStartError(error.strerror or str(error), error.errno or 0) from None
+    return process, status
 
 
 class _Pipes:

@@ -294,8 +294,30 @@ def test_programs_that_lie(ours: Path, tmp_path: Path) -> None:
     assert finished.complaints(ours) == ""
 
 
+def test_the_disk_of_the_image_is_full(layer: Path, tmp_path: Path) -> None:
+    """The image has room; its holes have none."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12M", "small", disk], check=True)
+    try:
+        image = layermelt.build_rootfs(None, disk / "rootfs.ext4", layers=[layer], journal="none").path
+        with pytest.raises(errors.ImageFullError, match="the disk that the image lies on is full; free some"):
+            inject(image, os.urandom(24 << 20))
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_standard_streams_may_be_closed(ours: Path, tmp_path: Path) -> None:
+    (tmp_path / "agent").write_text("#!/x\n")
+    command = product.command("inject", ours, "--agent", tmp_path / "agent", "--no-agent-check", "-q")
+    for closed in ("<&-", "<&- 2>&-", "<&- >/dev/null 2>&-"):
+        subprocess.run(["sh", "-c", f'exec "$@" {closed}', "sh", *command], check=True)
+    assert finished.content(ours, "/usr/sbin/vm-agent") == b"#!/x\n"
+    assert finished.complaints(ours) == ""
+
+
 def test_should_stop(ours: Path) -> None:
-    class EnoughError(Exception):
+    class EnoughError(OSError):
         pass
 
     def refuse() -> None:

@@ -322,3 +322,23 @@ def test_a_fault_of_its_own_is_one_message(layer: Path, target: Path) -> None:
     assert b"Traceback" not in done.stderr
     environment = {**os.environ, "LAYERMELT_TRACEBACK": "1"}
     assert b"Traceback" in subprocess.run(arguments, capture_output=True, env=environment, check=False).stderr
+
+
+def test_standard_streams_may_be_closed(layer: Path, target: Path) -> None:
+    def run(*arguments: object, closed: str) -> subprocess.CompletedProcess[str]:
+        words = [sys.executable, "-m", "layermelt", *map(str, arguments)]
+        return subprocess.run(
+            ["sh", "-c", f'exec "$@" {closed}', "sh", *words], capture_output=True, text=True, check=False
+        )
+
+    # Nobody hears the summary.
+    done = run("build", "--layer", layer, "-o", target, closed="2>&-")
+    assert (done.returncode, done.stdout) == (0, f"{target}\n")
+    assert run("build", "--layer", target, "-o", target, closed="2>&-").returncode == 3
+    # But a result that nobody can read is a failure.
+    for arguments in (["build", "--layer", layer, "-o", target, "-q"], ["hash", target], ["check", target]):
+        done = run(*arguments, closed=">&-")
+        assert (done.returncode, done.stderr) == (
+            8,
+            "layermelt: error: cannot write the results to stdout: Bad file descriptor\n",
+        )

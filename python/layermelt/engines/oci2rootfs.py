@@ -98,8 +98,12 @@ class Oci2RootfsEngine:
                 f"{program}: took longer than {timeout:g} s for {layer} and was killed; allow more time",
                 path=program,
             ) from None
-        except OSError as error:
-            raise _cannot_start(program, error.errno or 0) from None
+        except helpers.HelperStartError as error:
+            raise EngineSpawnError(
+                f"{program}: what is to watch over it cannot be started: {error}",
+                path=program,
+                errno=error.errno,
+            ) from None
         _demand_success(program, ended)
         return self._judge(program, output)
 
@@ -149,7 +153,7 @@ def _demand_executable(path: str, named: str) -> str:
     except OSError as error:
         raise _cannot_start(named, error.errno or 0) from None
     if not stat.S_ISREG(mode) or not os.access(path, os.X_OK):
-        what = "is not executable; chmod +x it" if stat.S_ISREG(mode) else "is no program"
+        what = "is not executable; chmod +x it" if stat.S_ISREG(mode) else "is no program; name another one"
         raise EngineNotExecutableError(f"{named}: {what}, or use the native engine", path=named)
     return path
 

@@ -46,6 +46,8 @@ _SYSTEM_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 #: bytes 100 to 203 of the image of a running machine, and whoever has any of them has the image.
 _OWN_BYTE = 1 << 62
 _NAME_MAX = 255
+#: Bytes that are no room: the kernel gives up at some block.
+_LITTLE = 64 << 10
 
 
 class MountInjector:
@@ -81,8 +83,8 @@ class MountInjector:
         named = "" if not check else os.fsdecode(destination) if isinstance(agent, bytes) else agent
         limit = _Limit(timeout, should_stop, image)
         with contextlib.ExitStack() as stack:
-            agent_fd = stack.enter_context(_closing(_open_agent(agent, destination)))
-            image_fd = stack.enter_context(_closing(_open_image(image)))
+            agent_fd = stack.enter_context(_closing(helpers.above_standard(_open_agent(agent, destination))))
+            image_fd = stack.enter_context(_closing(helpers.above_standard(_open_image(image))))
             _demand_mountable(image)
             _lock_image(image_fd, image, limit)
             _demand_detached(image_fd, image, limit)
@@ -102,9 +104,9 @@ class MountInjector:
                 )
             except helpers.HelperTimeoutError:
                 raise limit.exceeded() from None
-            except OSError as error:
+            except helpers.HelperStartError as error:
                 raise InjectionError(
-                    f"cannot start the process that mounts {image}: {error.strerror or error}", path=image
+                    f"cannot start the process that mounts {image}: {error}", path=image
                 ) from None
             _demand_success(ended, image, agent, destination)
             os.fsync(image_fd)
@@ -251,6 +253,13 @@ def _demand_detached(image_fd: int, image: str, limit: _Limit) -> None:
         limit.pause()
 
 
+def _disk_is_full(image: str) -> bool:
+    with contextlib.suppress(OSError):
+        room = os.statvfs(image)
+        return room.f_bavail * room.f_frsize < _LITTLE
+    return False
+
+
 def _demand_success(ended: helpers.Ended, image: str, agent: str | bytes, destination: bytes) -> None:
     if ended.status == b"ok":
         return
@@ -284,8 +293,13 @@ def _failure(
     if kind == "mount":
         return MountError(f"{image}: {reason}", path=image, errno=number)
     if kind == "space":
+        if _disk_is_full(image):
+            # Then that is why: a write to a hole of the image fails like one to a full image.
+            reason, advice = "the disk that the image lies on is full", "free some space"
+        else:
+            advice = "make a larger image"
         return ImageFullError(
-            f"{image}: cannot put a file at {shown}: {reason}; make a larger image", path=image, errno=number
+            f"{image}: cannot put a file at {shown}: {reason}; {advice}", path=image, errno=number
         )
     if kind == "agent":
         return from_os_error("file", f"{named}: {reason}", named, number)

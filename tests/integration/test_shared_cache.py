@@ -7,12 +7,13 @@ import logging
 import os
 import shutil
 import subprocess
+import sys
 import uuid
 from pathlib import Path
 
 import pytest
 
-from layermelt import Settings, convert_layer_to_rootfs, has_ext4_magic
+from layermelt import Settings, check_image, convert_layer_to_rootfs, has_ext4_magic
 from layermelt.digests import path_key
 
 pytestmark = pytest.mark.root
@@ -142,3 +143,56 @@ def test_the_older_way_puts_the_agent_in(
     told = subprocess.run(command, capture_output=True, check=True, text=True).stdout
     assert "Mode:  0755" in told
     assert "User:     0   Group:     0" in told
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "LAYER --output OUT",
+        "LAYER/ -o OUT",
+        "--output OUT LAYER",
+        "LAYER -oOUT",
+        "LAYER --output=OUT",
+        "--output OUT -- LAYER",
+        "LAYER --output OUT --size 64M --label root --uuid 123e4567-e89b-12d3-a456-426614174000",
+        "LAYER --output OUT --size 1g --platform linux/arm64 --insecure",
+        # It is the least size.
+        "LAYER --output OUT --size 1M",
+        "LAYER --output OUT --size 4K",
+        "LAYER --output OUT --size 1.5G",
+        "LAYER --output OUT --size abc",
+        "LAYER --output OUT --label more-than-16-bytes",
+        "LAYER --output OUT --uuid x",
+        "LAYER --output DIRECTORY",
+        "LAYER --output OUT/below",
+        "LAYER --output DIRECTORY/none/OUT",
+        "DIRECTORY --output OUT",
+        "LAYER LAYER --output OUT",
+        "LAYER --output OUT --unknown",
+        "LAYER",
+        "--output OUT",
+        "",
+        "--help",
+        "-h",
+        "--version",
+        "-V",
+    ],
+)
+def test_the_program_of_that_name_answers_alike(
+    arguments: str, layers: list[Path], tmp_path: Path, oci2rootfs: Path
+) -> None:
+    """Exit code, and whether there is an image; agents see nothing else."""
+    ours = tmp_path / "ours/oci2rootfs"
+    ours.parent.mkdir()
+    ours.symlink_to(Path(sys.executable).parent / "layermelt")
+    seen = []
+    for program in (oci2rootfs, ours):
+        directory = tmp_path / f"by-{program.parent.name}"
+        (directory / "plain").mkdir(parents=True)
+        words = arguments.replace("LAYER", os.fspath(layers[0])).replace("DIRECTORY", "plain").split()
+        done = subprocess.run([program, *words], cwd=directory, capture_output=True, check=False)
+        output = directory / "OUT"
+        seen.append((done.returncode, has_ext4_magic(output), sorted(os.listdir(directory))))
+    assert seen[0] == seen[1]
+    if seen[0][1]:
+        assert check_image(tmp_path / "by-ours/OUT").sound

@@ -17,6 +17,8 @@ from layermelt import Settings, check_image, convert_layer_to_rootfs, engines, e
 from layermelt.digests import path_key
 from unit.test_api import debugfs
 
+MIB = 1 << 20
+
 
 @pytest.fixture
 def settings(tmp_path: Path, agent: Path) -> Settings:
@@ -269,10 +271,17 @@ def test_in_the_place_of_oci2rootfs(overlay2: Path, tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     report = check_image(target)
     assert (report.size, report.label, report.uuid) == (16 << 20, "root", uuid)
+    # Agents give a size that is enough for most layers.
+    larger = subprocess.run([*command, "--size", "4K", "--label", "more"], capture_output=True, text=True)
+    assert (larger.returncode, larger.stdout) == (0, "")
+    assert larger.stderr.startswith("layermelt: warning: 4096 bytes do not hold the files")
+    report = check_image(target)
+    assert (report.sound, report.size, report.label) == (True, 128 * MIB, "more")
     before = target.read_bytes()
-    failed = subprocess.run([*command, "--size", "4K"], capture_output=True, text=True)
+    failed = subprocess.run([*command, "--label", "x" * 17], capture_output=True, text=True)
     assert failed.returncode == 1
     assert failed.stderr.startswith("layermelt: error: ")
+    assert subprocess.run([*command, "--uuid", "x"], capture_output=True).returncode == 2
     missing = subprocess.run(
         [os.fspath(link), os.fspath(tmp_path / "no"), "--output", os.fspath(target)], capture_output=True
     )

@@ -10,13 +10,17 @@ from typing import TYPE_CHECKING
 import click
 
 from layermelt.console import PATH, SizeType, say
-from layermelt.errors import LayermeltError
+from layermelt.errors import LayermeltError, TooSmallError
 
 if TYPE_CHECKING:
+    import uuid as _uuid
+
     from layermelt.results import BuildResult
 
 __all__ = ["command"]
 
+#: oci2rootfs makes images of whole block groups.
+_GROUP = 128 << 20
 _EPILOG = """\b
 Exit codes, as of oci2rootfs:
   0    done
@@ -37,10 +41,10 @@ Exit codes, as of oci2rootfs:
     "--size",
     type=SizeType(),
     metavar="N",
-    help="Size of the image (default: what is needed and 256M; of oci2rootfs: 512M).",
+    help="Size of the image, more if its files need it (default: what is needed and 256M; of oci2rootfs: 512M).",
 )
 @click.option("--label", default="", help="The file system's label, at most 16 bytes.")
-@click.option("--uuid", help="The file system's UUID (default: derived from the tree).")
+@click.option("--uuid", type=click.UUID, help="The file system's UUID (default: derived from the tree).")
 @click.option("--platform", hidden=True, help="Of registries' images only, which are not read here.")
 @click.option("--insecure", is_flag=True, hidden=True, help="Of registries only.")
 def command(
@@ -49,7 +53,7 @@ def command(
     output: str,
     size: int | None,
     label: str,
-    uuid: str | None,
+    uuid: _uuid.UUID | None,
     platform: str | None,
     insecure: bool,
 ) -> None:
@@ -60,7 +64,13 @@ def command(
     """
     del platform, insecure
     try:
-        result = _build(source, output, size="auto" if size is None else size, label=label, uuid=uuid)
+        try:
+            result = _build(source, output, size="auto" if size is None else size, label=label, uuid=uuid)
+        except TooSmallError as error:
+            # Agents give a size that is enough for most layers, and oci2rootfs takes more where it is not.
+            enough = -(-error.needed // _GROUP) * _GROUP
+            say(f"warning: {size} bytes do not hold the files of {source}; the image has {enough}")
+            result = _build(source, output, size=enough, label=label, uuid=uuid)
     except LayermeltError as error:
         say(f"error: {error}")
         raise SystemExit(1) from None
@@ -68,7 +78,7 @@ def command(
         say(f"warning: {warning}")
 
 
-def _build(source: str, output: str, *, size: int | str, label: str, uuid: str | None) -> BuildResult:
+def _build(source: str, output: str, *, size: int | str, label: str, uuid: _uuid.UUID | None) -> BuildResult:
     from layermelt.cache import CacheNames
     from layermelt.job import Job, finish
     from layermelt.options import core_options, image_shape

@@ -24,7 +24,7 @@ from layermelt.identity import Memory, demand_unchanged, identify
 from layermelt.images import ImageReport, check_image, grave_problems, has_ext4_magic
 from layermelt.job import Job, Way, finish
 from layermelt.locks import exclusive
-from layermelt.publish import Publication
+from layermelt.publish import Publication, absolute
 from layermelt.results import BuildResult, image_result
 
 __all__ = ["Cache", "CacheNames", "Hit", "build_cached", "build_entry"]
@@ -37,10 +37,12 @@ class CacheNames:
     """The temporary files' names: ``.rootfs-<uuid4>.ext4.tmp``, as older agents name theirs.
 
     They are swept when nobody holds their lock, and older agents know nothing of locks: so the
-    last digits of ours are a checksum of the others, and only such names are taken for ours.
+    last digits of ours are a checksum of the others, and only such names are taken for ours. So
+    are the files that builders of a key lock, of builders that were killed.
     """
 
     _NAME = re.compile(r"\.rootfs-([0-9a-f-]{36})\.ext4\.tmp", re.ASCII)
+    _LOCK = re.compile(r"\.rootfs-(?:[0-9a-f]{16}|[0-9a-f]{64})\.lock", re.ASCII)
 
     def make(self) -> str:
         """See `layermelt.publish.TemporaryNames`."""
@@ -49,6 +51,8 @@ class CacheNames:
 
     def matches(self, name: str) -> bool:
         """See `layermelt.publish.TemporaryNames`."""
+        if self._LOCK.fullmatch(name):
+            return True
         match = self._NAME.fullmatch(name)
         digits = "" if match is None else match[1].replace("-", "")
         return len(digits) == 32 and digits[24:] == self._mark(digits[:24])
@@ -87,7 +91,7 @@ class Cache:
         named = os.fsdecode(directory)
         if not named or "\0" in named:
             raise OutputError(f"invalid cache directory {named!r}: expected a path")
-        self.directory = os.path.abspath(named)
+        self.directory = os.path.normpath(absolute(named))
         try:
             # Images hold what their users keep from others, such as /etc/shadow.
             os.makedirs(self.directory, mode=0o700, exist_ok=True)

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import secrets
+import stat
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -61,10 +62,15 @@ class Memory:
 
     def recall(self, fingerprint: bytes) -> bytes | None:
         """The digest of the layer that had that fingerprint."""
-        with contextlib.suppress(OSError), open(self._path(fingerprint), "rb") as file:
-            text = file.read(66)
-            if _HEX.fullmatch(text):
-                return bytes.fromhex(text.decode())
+        with contextlib.suppress(OSError):
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+            with open(os.open(self._path(fingerprint), flags), "rb") as file:
+                status = os.fstat(file.fileno())
+                # As of entries: who may write into the cache of somebody else could leave any digest.
+                if stat.S_ISREG(status.st_mode) and status.st_uid in (0, os.geteuid()):
+                    text = file.read(66)
+                    if _HEX.fullmatch(text):
+                        return bytes.fromhex(text.decode())
         return None
 
     def remember(self, fingerprint: bytes, digest: bytes) -> None:

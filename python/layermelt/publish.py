@@ -14,6 +14,7 @@ import hashlib
 import os
 import re
 import secrets
+import shutil
 import stat
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
@@ -30,7 +31,7 @@ from layermelt.locks import is_named, try_lock
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Publication", "TemporaryNames"]
+__all__ = ["Publication", "TemporaryNames", "absolute"]
 
 #: Names have at most 255 bytes; this leaves room for what is put around one.
 _MAX_KEPT = 200
@@ -200,7 +201,11 @@ class Publication:
     def _remove(self) -> None:
         if self.temporary:
             with contextlib.suppress(OSError):
-                os.unlink(os.path.basename(self.temporary), dir_fd=self._dir_fd)
+                try:
+                    os.unlink(os.path.basename(self.temporary), dir_fd=self._dir_fd)
+                except IsADirectoryError:
+                    # Another program was to write it, and can have put anything there.
+                    shutil.rmtree(self.temporary)
             self.temporary = ""
         self._close()
 
@@ -225,7 +230,7 @@ def _real_target(output: str) -> str:
     if name in ("", ".", ".."):
         raise OutputIsADirectoryError(f"{output}: names a directory; give the path of the image", path=output)
     # A symlink is a way to the file that is meant: it stays, and the file behind it is replaced.
-    target = os.path.realpath(output)
+    target = os.path.realpath(absolute(output))
     directory = os.path.dirname(target)
     try:
         if not stat.S_ISDIR(os.stat(directory).st_mode):
@@ -254,6 +259,17 @@ def _real_target(output: str) -> str:
             path=output,
         )
     return target
+
+
+def absolute(path: str) -> str:
+    """The path from the root on, with whatever symlinks are in it."""
+    try:
+        return path if os.path.isabs(path) else os.path.join(os.getcwd(), path)
+    except FileNotFoundError:
+        raise OutputNotFoundError(
+            f"{path}: the working directory, from where it is meant, was removed; give an absolute path",
+            path=path,
+        ) from None
 
 
 def _temporary_prefix(name: str) -> str:

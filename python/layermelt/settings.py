@@ -88,6 +88,11 @@ def default_cache_dir() -> str:
     if not os.path.isabs(base):
         # The specification: a relative one is invalid and is to be ignored.
         base = os.path.join(os.path.expanduser("~"), ".cache")
+    if not os.path.isabs(base):
+        # Without HOME, of a user whom /etc/passwd does not know: not into a directory named "~".
+        raise InvalidOptionError(
+            f"there is no home directory to keep the cache in; set {CACHE_VARIABLE}, or give --cache-dir"
+        )
     return os.path.join(base, "layermelt")
 
 

@@ -18,6 +18,7 @@ import pytest
 from layermelt import InjectedFile, build_rootfs, check_image, errors, identity
 from layermelt.cache import CacheNames
 from layermelt.identity import Memory
+from layermelt.locks import exclusive
 from unit.test_api import debugfs
 
 MIB = 1 << 20
@@ -259,6 +260,20 @@ def test_a_killed_build_leaves_no_entry_and_the_next_sweeps(layer: Path, cache: 
     assert check_image(result.path).sound
 
 
+def test_the_lock_of_a_killed_builder_is_swept(layer: Path, cache: Path) -> None:
+    """Whatever is built next; what somebody holds stays."""
+    cache.mkdir()
+    free, held = (cache / f".rootfs-{digit * 64}.lock" for digit in "ab")
+    old = cache / f".rootfs-{'c' * 16}.lock"
+    foreign = cache / ".rootfs-x.lock"
+    for path in (free, old, foreign):
+        path.touch()
+    with exclusive(os.fspath(held)):
+        result = build_rootfs(None, layers=[layer], cache_dir=cache)
+        assert entries(cache) == sorted([foreign.name, held.name, result.path.name])
+    assert entries(cache) == sorted([foreign.name, result.path.name])
+
+
 def test_names_of_temporary_files() -> None:
     names = CacheNames()
     made = {names.make() for _ in range(100)}
@@ -296,6 +311,25 @@ def test_a_damaged_memory_is_made_anew(tmp_path: Path) -> None:
     path = tmp_path / "memory" / fingerprint.hex()
     for damage in (b"", b"x" * 64 + b"\n", digest.hex().encode(), digest.hex().encode() + b"\nmore"):
         path.write_bytes(damage)
+        assert memory.recall(fingerprint) is None
+
+
+def test_a_memory_of_somebody_else_is_not_believed(tmp_path: Path) -> None:
+    memory = Memory(os.fspath(tmp_path / "memory"))
+    fingerprint, digest = b"f" * 32, b"d" * 32
+    memory.remember(fingerprint, digest)
+    path = tmp_path / "memory" / fingerprint.hex()
+    elsewhere = tmp_path / "elsewhere"
+    path.rename(elsewhere)
+    path.symlink_to(elsewhere)
+    assert memory.recall(fingerprint) is None
+    path.unlink()
+    os.mkfifo(path)
+    # And is not waited for.
+    assert memory.recall(fingerprint) is None
+    if os.geteuid() == 0:
+        os.replace(elsewhere, path)
+        os.chown(path, 65534, 65534)
         assert memory.recall(fingerprint) is None
 
 

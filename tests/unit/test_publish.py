@@ -253,6 +253,27 @@ def test_relative_paths(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert names(target.parent) == ["x.ext4"]
 
 
+def test_a_working_directory_that_was_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    for path in ("x.ext4", "deeper/x.ext4"):
+        with pytest.raises(OutputNotFoundError, match=f"{path}: the working directory"):
+            Publication(path)
+    publish(tmp_path / "x.ext4")
+
+
+def test_a_directory_in_the_place_of_the_temporary_file(target: Path, tmp_path: Path) -> None:
+    """Another program was to write it, and did this."""
+    (tmp_path / "kept").write_text("kept")
+    with Publication(target) as publication:
+        os.unlink(publication.temporary)
+        os.makedirs(f"{publication.temporary}/deeper")
+        os.symlink(tmp_path / "kept", f"{publication.temporary}/link")
+    assert names(target.parent) == []
+    assert (tmp_path / "kept").read_text() == "kept"
+
+
 def test_a_symlink_stays(target: Path) -> None:
     target.write_bytes(b"old")
     link = target.with_name("current")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 
 from layermelt import settings
@@ -69,3 +72,20 @@ def test_docker_root(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.default_docker_root() == "/var/lib/docker"
     monkeypatch.setenv("LAYERMELT_DOCKER_ROOT", "/elsewhere")
     assert settings.default_docker_root() == "/elsewhere"
+
+
+def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The cache does not come to lie in a directory "~" of wherever the user happens to be."""
+    monkeypatch.setattr(os, "geteuid", lambda: 4321)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", os.fspath(tmp_path))
+    assert settings.default_cache_dir() == f"{tmp_path}/.cache/layermelt"
+    monkeypatch.setenv("HOME", "relative")
+    with pytest.raises(InvalidOptionError, match=r"no home directory.*LAYERMELT_CACHE_DIR"):
+        settings.default_cache_dir()
+    # As it is without HOME for a user whom /etc/passwd does not know.
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    with pytest.raises(InvalidOptionError, match="no home directory"):
+        settings.default_cache_dir()
+    monkeypatch.setenv("XDG_CACHE_HOME", "/elsewhere")
+    assert settings.default_cache_dir() == "/elsewhere/layermelt"

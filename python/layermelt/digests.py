@@ -100,12 +100,12 @@ def path_key(path: StrPath) -> str:
     Raises:
         InvalidOptionError: The path is no UTF-8, of which no such agent could make a ``str``.
     """
-    text = os.fsdecode(path)
     try:
-        return _core.path_key(text)
-    except UnicodeEncodeError:
+        # The path's bytes tell, whatever Python takes their encoding for (LC_ALL=C, Latin-1).
+        return _core.path_key(os.fsencode(path).decode())
+    except UnicodeError:
         raise InvalidOptionError(
-            f"invalid path {text!r} for a path key: it is no UTF-8; rename it or use another key"
+            f"invalid path {os.fspath(path)!r} for a path key: it is no UTF-8; rename it or use another key"
         ) from None
 
 

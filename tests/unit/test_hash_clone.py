@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from layermelt import _core
+from layermelt import _core, digests, errors
 from layermelt.cli import cli
 
 #: Made by a program of its own: `path.hash(&mut DefaultHasher::new())`.
@@ -51,6 +51,28 @@ def test_a_path_key_is_that_of_older_agents() -> None:
     path = "/var/lib/docker/overlay2/abc"
     assert run("hash", "--key", "path", path) == PATH_KEY
     assert json.loads(run("hash", "--key", "path", "--json", path))["digest"] == PATH_KEY
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "iso-8859-1", "utf-8"])
+def test_a_path_key_is_made_of_the_paths_bytes(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever Python takes them for, an older agent sees UTF-8."""
+    monkeypatch.setattr(os, "fsencode", lambda path: path.encode(encoding, "surrogateescape"))
+    path = "/café".encode()
+    assert digests.path_key(path.decode(encoding, "surrogateescape")) == "148a0b6706cf5122"
+    with pytest.raises(errors.InvalidOptionError, match="no UTF-8"):
+        digests.path_key(b"/caf\xe9".decode(encoding, "surrogateescape"))
+
+
+def test_a_path_key_in_the_c_locale() -> None:
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-m", "layermelt", "hash", "--key", "path", "/café"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment,
+    )
+    assert done.stdout == "148a0b6706cf5122\n"
 
 
 def test_a_clone_is_equal_and_keeps_holes(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from integration.test_diff import compare, directory_side, image_side, mke2fs, writable
+from layermelt.differ import diff_trees
+from layermelt.errors import CorruptImageError
 
 pytestmark = pytest.mark.root
 
@@ -144,3 +146,127 @@ def test_a_transaction_by_debugfs(version: str, tmp_path: Path) -> None:
     assert told[0] == b"/file"
     assert told[5][-1][0] == "content"
     demand_as_recovered(image)
+
+
+class Log:
+    """The blocks of a crashed image's journal."""
+
+    def __init__(self, image: Path) -> None:
+        self.image = image
+        self.block_size = int(re.findall(r"Block size: +(\d+)", text_of("dumpe2fs", "-h", str(image)))[0])
+        self.places = [
+            int(place) for place in text_of("debugfs", "-c", "-R", "blocks <8>", str(image)).split()
+        ]
+        found = re.findall(r"sequence (\d+), type (\d) \(.*?\) at block (\d+)", logdump(image))
+        #: (sequence, type, block of the journal), in order.
+        self.blocks = [(int(sequence), int(kind), int(block)) for sequence, kind, block in found]
+
+    def of(self, kind: int) -> list[int]:
+        return [block for _, found, block in self.blocks if found == kind]
+
+    def read(self, block: int) -> bytearray:
+        with self.image.open("rb") as file:
+            file.seek(self.places[block] * self.block_size)
+            return bytearray(file.read(self.block_size))
+
+    def write(self, block: int, content: bytes | bytearray) -> None:
+        with self.image.open("r+b") as file:
+            file.seek(self.places[block] * self.block_size)
+            file.write(content)
+
+    def change(self, block: int, at: int, to: bytes | None = None) -> None:
+        content = self.read(block)
+        if to is None:
+            content[at] ^= 0xFF
+        else:
+            content[at : at + len(to)] = to
+        self.write(block, content)
+
+
+DESCRIPTOR, COMMIT, REVOKE = 1, 2, 5
+#: Of a commit: its own checksum, its time, behind its header.
+CHECKSUM_AT, TIME_AT, BEHIND = 16, 48, 100
+
+
+def stale(log: Log) -> None:
+    """The last commit is one of an earlier round, as its time says."""
+    log.change(log.of(COMMIT)[-1], TIME_AT, (1000).to_bytes(8, "big"))
+
+
+def moved(log: Log) -> None:
+    """A block of revocations with a wrong checksum, before a commit that is older."""
+    log.change(log.of(REVOKE)[-1], log.block_size - 1)
+    sequence = next(sequence for sequence, kind, _ in reversed(log.blocks) if kind == REVOKE)
+    for found, kind, block in log.blocks:
+        if kind == COMMIT and found >= sequence:
+            log.change(block, TIME_AT, (1000).to_bytes(8, "big"))
+
+
+DAMAGE: dict[str, Callable[[Log], object]] = {
+    "nothing": lambda log: None,
+    "first descriptor": lambda log: log.change(log.of(DESCRIPTOR)[0], log.block_size - 1),
+    "last descriptor": lambda log: log.change(log.of(DESCRIPTOR)[-1], log.block_size - 1),
+    "first data": lambda log: log.change(log.of(DESCRIPTOR)[0] + 1, 7),
+    "last data": lambda log: log.change(log.of(DESCRIPTOR)[-1] + 1, 7),
+    "first commit": lambda log: log.change(log.of(COMMIT)[0], CHECKSUM_AT),
+    "last commit": lambda log: log.change(log.of(COMMIT)[-1], CHECKSUM_AT),
+    "commit's rest": lambda log: log.change(log.of(COMMIT)[-1], BEHIND),
+    "no last commit": lambda log: log.write(log.of(COMMIT)[-1], bytes(log.block_size)),
+    "no first commit": lambda log: log.write(log.of(COMMIT)[0], bytes(log.block_size)),
+    "revocations": lambda log: log.change(log.of(REVOKE)[-1], log.block_size - 1),
+    "superblock": lambda log: log.change(0, 0x60),
+    "stale commit": stale,
+    "stale revocations": moved,
+}
+#: For which the kernel does not mount the image.
+REFUSED = {
+    "first descriptor",
+    "last descriptor",
+    "first data",
+    "last data",
+    "first commit",
+    "last commit",
+    "revocations",
+    "superblock",
+}
+
+
+@pytest.fixture(scope="module")
+def crashed_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With checksums, and some revocations in the last transactions."""
+
+    def work(root: Path) -> None:
+        for number in range(8):
+            directory = root / f"gone{number}"
+            directory.mkdir()
+            for name in range(40):
+                (directory / f"{name:0200}").touch()
+            commit(root)
+            shutil.rmtree(directory)
+            (root / f"file{number}").write_bytes(bytes([number]) * 9_000)
+            commit(root)
+
+    image = mke2fs(tmp_path_factory.mktemp("crashed") / "image", "-b", "1024")
+    return crashed(image, work, "data=ordered,commit=300")
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_damaged_log(name: str, crashed_image: Path, tmp_path: Path) -> None:
+    """What the kernel refuses is an error, what it takes for the end of the log is its end."""
+    copy = shutil.copyfile(crashed_image, tmp_path / "copy")
+    DAMAGE[name](Log(copy))
+    mounted = shutil.copyfile(copy, tmp_path / "mounted")
+    target = tmp_path / "target"
+    target.mkdir()
+    refused = subprocess.run(["mount", "-o", "loop", str(mounted), str(target)], capture_output=True)
+    if refused.returncode != 0 and name == "commit's rest":
+        pytest.skip("this kernel does not take a commit that was written in part")
+    try:
+        assert (refused.returncode != 0) == (name in REFUSED), "the kernel takes it otherwise"
+        if refused.returncode == 0:
+            assert compare(image_side(copy), directory_side(target), strict=True) == []
+            return
+    finally:
+        subprocess.run(["umount", str(target)], capture_output=True, check=False)
+    with pytest.raises(CorruptImageError, match="journal"):
+        diff_trees(copy, tmp_path)

@@ -33,6 +33,9 @@ const REVOKE_HEADER_SIZE: usize = 16;
 const TAIL_SIZE: usize = 4;
 /// Where `h_chksum` is in a commit block.
 const COMMIT_CHECKSUM: usize = 16;
+/// Where `h_commit_sec` is, and the bytes of `struct commit_header`.
+const COMMIT_TIME: usize = 48;
+const COMMIT_SIZE: usize = 60;
 /// Bytes of the journal's superblock, and where its checksum is.
 const SUPERBLOCK_SIZE: usize = 1024;
 const SUPERBLOCK_CHECKSUM: usize = 0xfc;
@@ -266,19 +269,49 @@ impl<'a> Log<'a> {
         }
     }
 
-    /// Up to which transaction the log is complete. One whose blocks have wrong
-    /// checksums was not written to its end.
+    /// Up to which transaction the log is complete.
+    ///
+    /// A wrong checksum is damage, for which the kernel refuses the mount, or
+    /// was left by an earlier round of the ring: then its commit is older than
+    /// the one before (`do_one_pass`).
     fn scan(&self) -> Read<u32> {
+        let mut last_time = 0;
+        let mut doubtful = false;
         self.pass(|found| {
-            Ok(match found.kind {
-                COMMIT => {
-                    !self.has_checksums()
-                        || without(self.seed, &found.block, COMMIT_CHECKSUM)
-                            == be32_at(&found.block, COMMIT_CHECKSUM)
+            if found.kind != COMMIT {
+                doubtful |= !self.tail_is_right(&found.block);
+                return Ok(true);
+            }
+            let time = hilo(
+                be32_at(&found.block, COMMIT_TIME),
+                be32_at(&found.block, COMMIT_TIME + 4),
+            );
+            if doubtful || !self.commit_is_right(&found.block) {
+                if time < last_time {
+                    return Ok(false);
                 }
-                _ => self.tail_is_right(&found.block),
-            })
+                return nonsense(format_args!(
+                    "its journal has a wrong checksum in transaction {}",
+                    found.sequence
+                ));
+            }
+            last_time = time;
+            Ok(true)
         })
+    }
+
+    /// Of a commit that was written in part the header is enough
+    /// (`jbd2_commit_block_csum_verify_partial`).
+    fn commit_is_right(&self, block: &[u8]) -> bool {
+        let is_right = |block: &[u8]| {
+            without(self.seed, block, COMMIT_CHECKSUM) == be32_at(block, COMMIT_CHECKSUM)
+        };
+        let header_alone = || {
+            let mut alone = vec![0; block.len()];
+            alone[..COMMIT_SIZE].copy_from_slice(&block[..COMMIT_SIZE]);
+            alone
+        };
+        !self.has_checksums() || is_right(block) || is_right(&header_alone())
     }
 
     fn tail_is_right(&self, block: &[u8]) -> bool {

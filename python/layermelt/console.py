@@ -32,10 +32,12 @@ __all__ = [
     "PATH",
     "SOURCE_HELP",
     "SizeType",
+    "chain_options",
     "counts_text",
     "errors",
     "file_options",
     "json_option",
+    "json_text",
     "name_text",
     "parse_agent",
     "parse_file",
@@ -123,8 +125,8 @@ PATH = _PathType()
 json_option = click.option("--json", "as_json", is_flag=True, help="Print all results as JSON on stdout.")
 
 
-def source_options(command: Callable[..., None]) -> Callable[..., None]:
-    """What every command that reads a source takes."""
+def chain_options(command: Callable[..., None]) -> Callable[..., None]:
+    """What every command that reads chains takes."""
     for option in (
         json_option,
         click.option(
@@ -139,12 +141,17 @@ def source_options(command: Callable[..., None]) -> Callable[..., None]:
             metavar="DIR",
             help=f"Docker's data root, for docker: (default: {settings.DEFAULT_DOCKER_ROOT}).",
         ),
-        click.option(
-            "--layer", "layers", type=PATH, multiple=True, metavar="DIR", help="A layer's tree, base first."
-        ),
     ):
         command = option(command)
     return command
+
+
+def source_options(command: Callable[..., None]) -> Callable[..., None]:
+    """What every command that reads a source takes."""
+    layer = click.option(
+        "--layer", "layers", type=PATH, multiple=True, metavar="DIR", help="A layer's tree, base first."
+    )
+    return layer(chain_options(command))
 
 
 def file_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -285,10 +292,45 @@ def print_text(text: str) -> None:
 
 
 def print_json(value: dict[str, Any]) -> None:
-    """Results for programs go to stdout, on one line."""
-    # ASCII: every locale can say it, and "\udcff" stands for the byte 0xff as in os.fsdecode.
+    """Results for programs go to stdout."""
     with _results():
-        _write(sys.stdout, json.dumps(value, indent=2) + "\n")
+        _write(sys.stdout, json_text(value, indent=2) + "\n")
+
+
+def json_text(value: dict[str, Any], *, indent: int | None = None) -> str:
+    r"""A document that every parser takes, in ASCII, which every locale can say.
+
+    Half a surrogate pair, as `os.fsdecode` makes of a byte that is no UTF-8, is an error for
+    many parsers. Such a name has U+FFFD there, and its bytes in hex are under ``<its key>_hex``
+    beside it (for a list of names: a list of all in hex).
+    """
+    text = json.dumps(value, indent=indent)
+    return json.dumps(_without_halves(value), indent=indent) if "\\udc" in text else text
+
+
+def _without_halves(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    if isinstance(value, (list, tuple)):
+        return [_without_halves(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    whole = {}
+    for key, one in value.items():
+        whole[key] = _without_halves(one)
+        names = [one] if isinstance(one, str) else one if isinstance(one, (list, tuple)) else []
+        if any(isinstance(name, str) and _has_half(name) for name in names):
+            as_hex = [name.encode("utf-8", "surrogateescape").hex() for name in names]
+            whole[f"{key}_hex"] = as_hex[0] if isinstance(one, str) else as_hex
+    return whole
+
+
+def _has_half(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def write_results(text: str) -> None:

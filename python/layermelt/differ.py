@@ -260,6 +260,8 @@ def _excluded(path: str | bytes) -> bytes:
     name = path.encode("utf-8", "surrogateescape") if isinstance(path, str) else path
     if not name.startswith(b"/") or not name.strip(b"/"):
         raise InvalidOptionError(f"invalid path {path!r} to leave out: expected an absolute one below /")
+    if {b".", b".."} & set(name.split(b"/")):
+        raise InvalidOptionError(f"invalid path {path!r} to leave out: expected one without . and ..")
     return name
 
 

@@ -228,8 +228,9 @@ def test_names_of_any_bytes_in_any_locale(layer: Path, target: Path, locale: dic
         done = run(*arguments, image, **locale)
         assert done.returncode == 0
         assert b"\x1b" not in done.stdout
-    path = json.loads(run("check", "--json", image, PYTHONIOENCODING="ascii").stdout)["path"]
-    assert os.fsencode(path) == image
+    told = json.loads(run("check", "--json", image, PYTHONIOENCODING="ascii").stdout)
+    assert bytes.fromhex(told["path_hex"]) == image
+    assert told["path"].encode() == image.replace(b"\xff\xfe", "\ufffd\ufffd".encode())
     missing = run("check", image + b"\n\x07", **locale)
     assert missing.returncode == 9
     assert b"\x1b" not in missing.stderr

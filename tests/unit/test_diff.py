@@ -299,8 +299,49 @@ def test_names_of_any_bytes(tmp_path: Path) -> None:
         ]
     )
     as_json = json.loads(run(tmp_path / "a", tmp_path / "b", "--ignore", "mtime", "--json").stdout)
-    told = [one["path"].encode("utf-8", "surrogateescape") for one in as_json["differences"]]
+    told = [
+        bytes.fromhex(one["path_hex"]) if "path_hex" in one else one["path"].encode()
+        for one in as_json["differences"]
+    ]
     assert told == sorted(b"/" + name for name in names)
+    assert [one["path"] for one in as_json["differences"] if "path_hex" in one] == ["/\ufffd\ufffd"]
+
+
+def test_json_of_what_is_no_utf_8(tmp_path: Path) -> None:
+    """Half a surrogate pair is an error for parsers other than Python's."""
+    sides = [tmp_path / os.fsdecode(name) for name in (b"a\xe4", b"b")]
+    for side in sides:
+        side.mkdir()
+        (side / os.fsdecode(b"one\xff")).touch()
+        (side / "\U0001f600").touch()
+    os.link(sides[0] / os.fsdecode(b"one\xff"), sides[0] / "two")
+    (sides[1] / "two").touch()
+    for side, target in zip(sides, (b"to\xc3\xa4", b"to\xc3"), strict=True):
+        (side / "link").symlink_to(os.fsdecode(target))
+    os.setxattr(sides[1] / "two", b"user.\xed\xa0\x80", b"v")
+    output = run(*sides, "--ignore", "mtime", "--json").stdout
+    assert output.isascii()
+    document = json.loads(output)
+    json.dumps(document, ensure_ascii=False).encode()
+    assert (document["a"], document["b"]) == (f"directory {tmp_path}/a\ufffd", f"directory {sides[1]}")
+    assert bytes.fromhex(document["a_hex"]) == b"directory " + os.fsencode(sides[0])
+    assert "b_hex" not in document
+    link, odd, two = document["differences"]
+    assert link["changes"] == [{"field": "target", "a": "to\xe4", "b": "to\ufffd", "b_hex": b"to\xc3".hex()}]
+    assert odd["path_hex"] == b"/one\xff".hex()
+    assert two["changes"][0] == {
+        "field": "xattr",
+        "name": "user.\ufffd\ufffd\ufffd",
+        "name_hex": b"user.\xed\xa0\x80".hex(),
+        "a": None,
+        "b": b"v".hex(),
+    }
+    group = two["changes"][1]["a"]
+    assert group == {
+        "names": 2,
+        "first": ["/one\ufffd", "/two"],
+        "first_hex": [b"/one\xff".hex(), b"/two".hex()],
+    }
 
 
 def test_the_listing(tree: Path) -> None:
@@ -362,6 +403,7 @@ def test_what_a_callback_raises_is_raised(tree: Path, tmp_path: Path) -> None:
         (("{0}", "docker:none", "--docker-root", "{0}/none"), 3),
         (("{0}", "{0}", "--ignore", "size"), 2),
         (("{0}", "{0}", "--exclude", "relative"), 2),
+        (("{0}", "{0}", "--exclude", "/a/../b"), 2),
         (("{0}", "dir:{0}/none"), 3),
         (("{0}",), 2),
     ],

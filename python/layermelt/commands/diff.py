@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
@@ -12,8 +11,9 @@ import click
 from layermelt import settings
 from layermelt.console import (
     PATH,
+    chain_options,
     errors,
-    json_option,
+    json_text,
     name_text,
     print_text,
     say,
@@ -45,7 +45,8 @@ One line is printed for each path, in the order of the paths' bytes:
   + PATH  ...           B alone has it
   ~ PATH  FIELD A -> B  both have it, and it differs
 A path with blanks, quotes or unprintable bytes stands in double quotes, with \\n, \\t, \\", \\\\ and
-\\xNN for a byte.
+\\xNN for a byte. With --json a name that is no UTF-8 has U+FFFD for what is wrong in it, and
+"path_hex" (or "name_hex", "a_hex", "b_hex", "first_hex") has all of its bytes.
 """
 
 _EXIT_CODES = """\b
@@ -80,19 +81,7 @@ Exit codes:
 )
 @click.option("--all", "all_names", is_flag=True, help="Each name below a directory that one alone has.")
 @click.option("--strict", is_flag=True, help="An empty /lost+found is a difference as well.")
-@click.option(
-    "--docker-root",
-    type=PATH,
-    metavar="DIR",
-    help=f"Docker's data root, for docker: (default: {settings.DEFAULT_DOCKER_ROOT}).",
-)
-@click.option(
-    "--userxattr/--no-userxattr",
-    default=None,
-    help="The marks of chains are user.overlay.* (default: what the store says).",
-)
-@click.option("--threads", type=click.IntRange(1, 256), help="Default: one for each processor.")
-@json_option
+@chain_options
 @click.option("-q", "--quiet", is_flag=True, help="No summary on stderr.")
 def command(
     a: str,
@@ -155,14 +144,14 @@ class _JsonListing(_Listing):
         self._lead = '{"differences": [\n'
 
     def tell(self, difference: Difference) -> None:
-        write_results(self._lead + json.dumps(difference.as_dict()))
+        write_results(self._lead + json_text(difference.as_dict()))
         self._lead = ",\n"
 
     def end(self, result: DiffResult) -> None:
         rest = result.as_dict()
         del rest["differences"]
         begin = self._lead if self._lead != ",\n" else ""
-        write_results(f"{begin}\n], {json.dumps(rest)[1:]}\n")
+        write_results(f"{begin}\n], {json_text(rest)[1:]}\n")
 
 
 _MARKS = {"only-a": "-", "only-b": "+", "changed": "~"}

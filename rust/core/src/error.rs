@@ -63,7 +63,7 @@ pub enum Error {
     },
 
     /// Something is mounted inside a layer.
-    #[error("{}: something is mounted here, inside a layer, and hides what belongs to it; unmount it", path.display())]
+    #[error("{}: something is mounted here and hides what belongs to the tree; unmount it", path.display())]
     MountedOver {
         /// The mount point.
         path: PathBuf,
@@ -79,7 +79,7 @@ pub enum Error {
     },
 
     /// A file changed between the scan of its layer and the copy of its data.
-    #[error("{}: changed during the build ({reason}); build from layers that nothing writes to", path.display())]
+    #[error("{}: was written to meanwhile ({reason}); try again when nothing writes to it", path.display())]
     LayerChanged {
         /// The host path.
         path: PathBuf,

@@ -126,26 +126,82 @@ def test_a_log_that_goes_round(tmp_path: Path) -> None:
     demand_as_recovered(copy)
 
 
-@pytest.mark.parametrize("version", ["1", "2", "3"])
-def test_a_transaction_by_debugfs(version: str, tmp_path: Path) -> None:
-    """Checksums of the second version are no kernel's default any more."""
-    tree = tmp_path / "tree"
-    tree.mkdir()
-    (tree / "file").write_bytes(b"o" * 4096)
-    image = mke2fs(tmp_path / "image", "-b", "4096", source=tree)
+def debugfs_transactions(image: Path, checksums: list[str], transactions: list[str]) -> None:
+    """Each is what ``journal_write`` takes."""
+    script = "\n".join([f"jo {' '.join(checksums)}", *(f"jw {one}" for one in transactions), "jc", ""])
     done = subprocess.run(
-        ["debugfs", "-R", "blocks /file", str(image)], capture_output=True, text=True, check=True
-    )
-    (tmp_path / "block").write_bytes(MAGIC + b"n" * 4092)
-    checksums = [] if version == "1" else ["-c", "-v", version]
-    script = f"jo {' '.join(checksums)}\njw -b {done.stdout.strip()} {tmp_path}/block\njc\n"
-    subprocess.run(
         ["debugfs", "-w", "-f", "-", str(image)], input=script, text=True, check=True, capture_output=True
     )
-    [told] = compare(image_side(image), directory_side(tree))[-1:]
-    assert told[0] == b"/file"
-    assert told[5][-1][0] == "content"
+    assert not re.search("invalid|failed|error|usage", done.stdout + done.stderr, re.IGNORECASE), done
+
+
+def with_a_file(tmp_path: Path, *options: str) -> tuple[Path, Path, list[int]]:
+    """A tree, its image, whose journal the kernel has seen, and the blocks of its file."""
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "file").write_bytes(b"".join(bytes([letter]) * 4096 for letter in b"abcdef"))
+    # mke2fs takes whole seconds only.
+    os.utime(tree / "file", (1, 1))
+    image = mke2fs(tmp_path / "image", "-b", "4096", *options, source=tree)
+    with writable(image):
+        pass
+    places = [int(place) for place in text_of("debugfs", "-R", "blocks /file", str(image)).split()]
+    return tree, image, places
+
+
+def files_that_differ(image: Path, tree: Path) -> list[bytes]:
+    return [one[0] for one in compare(image_side(image), directory_side(tree)) if one[0] != b"/"]
+
+
+JOURNALS = {
+    "32bit": (["-O", "^metadata_csum,^64bit"], []),
+    "64bit": (["-O", "^metadata_csum"], []),
+    # No kernel's default any more.
+    "v2": (["-O", "^64bit"], ["-c", "-v", "2"]),
+    "v2-64bit": ([], ["-c", "-v", "2"]),
+    "v3": (["-O", "^64bit"], ["-c", "-v", "3"]),
+    "v3-64bit": ([], ["-c", "-v", "3"]),
+}
+
+
+@pytest.mark.parametrize("journal", JOURNALS)
+def test_transactions_by_debugfs(journal: str, tmp_path: Path) -> None:
+    options, checksums = JOURNALS[journal]
+    tree, image, at = with_a_file(tmp_path, *options)
+    for name in ("first", "second", "third", "fourth"):
+        lead = MAGIC if name == "first" else b""
+        blocks = [(lead + bytes([number]) + name.encode() * 1000)[:4096] for number in range(5)]
+        (tmp_path / name).write_bytes(b"".join(blocks))
+    transactions = [
+        f"-b {at[0]},{at[1]},{at[2]},{at[3]},{at[4]} {tmp_path}/first",
+        f"-r {at[1]},{at[2]}",
+        f"-b {at[2]} {tmp_path}/second",
+        # Revoked for its own transaction as well.
+        f"-r {at[3]} -b {at[3]} {tmp_path}/third",
+        # Without a commit: neither a block nor a revocation of it counts.
+        f"-c -r {at[0]} -b {at[4]},{at[5]} {tmp_path}/fourth",
+    ]
+    debugfs_transactions(image, checksums, transactions)
+    assert files_that_differ(image, tree) == [b"/file"]
     demand_as_recovered(image)
+
+
+def test_numbers_of_64_bits(tmp_path: Path) -> None:
+    """Blocks of a file system larger than any disk here: the high halves are put in by hand."""
+    tree, image, at = with_a_file(tmp_path, "-O", "^metadata_csum")
+    (tmp_path / "block").write_bytes(b"n" * 4096)
+    debugfs_transactions(image, [], [f"-b {at[0]} {tmp_path}/block", f"-r {at[0]}"])
+    assert files_that_differ(image, tree) == []
+    log = Log(image)
+    [revocations] = log.of(REVOKE)
+    log.change(revocations, 16, (1).to_bytes(4, "big"))
+    # Another block is revoked, and not this one.
+    assert files_that_differ(image, tree) == [b"/file"]
+    demand_as_recovered(image)
+    log.change(revocations, 16, (2).to_bytes(4, "big"))
+    log.change(log.of(DESCRIPTOR)[0], 12 + 8, (1).to_bytes(4, "big"))
+    with pytest.raises(CorruptImageError, match="behind the end"):
+        diff_trees(image, tree)
 
 
 class Log:

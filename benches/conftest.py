@@ -16,7 +16,7 @@ from integration.real import store  # noqa: E402 (the path above comes first)
 #: As many entries as a small service's image has.
 FILES = 2_000
 #: How many comparisons there are in a whole run.
-GROUPS = 6
+GROUPS = 9
 
 
 @pytest.fixture(scope="session")
@@ -50,23 +50,25 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     found = [one for one in session.benchmarks if one.group] if session is not None else []
     if not found:
         return
-    groups: dict[str, list[tuple[str, float]]] = {}
+    groups: dict[str, list[tuple[str, float, str]]] = {}
     for one in found:
         name = one.params["who"] if one.params else one.name
-        groups.setdefault(one.group, []).append((name, one.stats.median))
+        # Of what runs as a process of its own.
+        peak = f"{one.extra_info['peak_mib']:,.0f}" if "peak_mib" in one.extra_info else ""
+        groups.setdefault(one.group, []).append((name, one.stats.median, peak))
     lines = [
         "# Parts beside their peers",
         "",
-        f"Medians of one run, page cache warm, {os.cpu_count()} processors (`pytest benches/test_parts.py`).",
+        f"Medians of one run, page cache warm, {os.cpu_count()} processors (`pytest benches`).",
         "The ratio is that to layermelt's: above 1, we are faster.",
         "",
-        "| what | who | median | ratio |",
-        "|---|---|---:|---:|",
+        "| what | who | median | ratio | peak RSS MiB |",
+        "|---|---|---:|---:|---:|",
     ]
     for group, rows in groups.items():
         ours = rows[0][1]
-        for name, median in rows:
-            lines.append(f"| {group} | {name} | {median * 1000:,.1f} ms | {median / ours:.2f} |")
+        for name, median, peak in rows:
+            lines.append(f"| {group} | {name} | {median * 1000:,.1f} ms | {median / ours:.2f} | {peak} |")
     page = "\n".join(lines) + "\n"
     terminalreporter.write("\n" + page)
     # Of a whole run only: a choice of tests is not a report.

@@ -64,11 +64,13 @@ fn one_block_less_is_never_enough() {
                 0 => JournalSize::None,
                 _ => JournalSize::Auto,
             },
+            // e2fsck takes a file system for corrupt that reserves more than half.
+            reserved: [0, 0, 1 << 20, 70 << 20][numbers.below(4) as usize],
             ..wish
         };
         let least = Plan::new(&tree, &wish).unwrap();
         let bytes = least.image_bytes();
-        if wish.profile == Profile::Readonly {
+        if wish.profile == Profile::Readonly && wish.reserved == 0 {
             assert_eq!(least.free_blocks(), 0, "round {round}");
         }
         if round % 4 == 0 {
@@ -89,6 +91,30 @@ fn one_block_less_is_never_enough() {
                 Err(Error::TooSmall { needed, .. }) => assert_eq!(needed, bytes, "round {round}"),
                 Ok(plan) => panic!("round {round}: {} of {bytes} bytes", plan.image_bytes()),
                 Err(other) => panic!("round {round}: {other}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_reserved_is_no_more_than_half() {
+    let tree = Maker::default().finish(&[]);
+    for size in [Size::Auto, Size::Min, Size::Bytes(10 << 20)] {
+        let wish = |reserved| ImageOptions {
+            size,
+            reserved,
+            free_space: 0,
+            ..ImageOptions::default()
+        };
+        let plan = Plan::new(&tree, &wish(5 << 20)).unwrap();
+        assert!(plan.image_bytes() >= 10 << 20);
+        judge(&build(&tree, &wish(5 << 20), 1).unwrap().0);
+        for far_too_much in [(5 << 20) + 1, 1 << 50, u64::MAX] {
+            match (size, far_too_much) {
+                (Size::Auto | Size::Min, 5_242_881) => {
+                    judge(&build(&tree, &wish(far_too_much), 1).unwrap().0);
+                }
+                _ => assert!(Plan::new(&tree, &wish(far_too_much)).is_err()),
             }
         }
     }

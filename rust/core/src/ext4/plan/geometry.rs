@@ -56,22 +56,18 @@ impl Geometry {
         let groups = group_count(block_size, blocks);
         let descriptors_per_block = block_size.bytes() / features.descriptor_size();
         let descriptor_blocks = groups.div_ceil(descriptors_per_block);
-        let area = match spacing {
-            // Doubled until half of it is free: growing by reserved blocks.
-            Spacing::Stable => {
-                let mut area = DESCRIPTOR_AREA;
-                while area < descriptor_blocks * 2 {
-                    area *= 2;
-                }
-                area
-            }
-            // As mke2fs: room to grow 1,024-fold.
-            Spacing::Compact => {
-                let grown = blocks.saturating_mul(1024).min(u64::from(u32::MAX));
-                let groups = group_count(block_size, grown);
-                groups.div_ceil(descriptors_per_block)
-            }
-        };
+        // Doubled until half of it is free: growing by reserved blocks.
+        let mut area = DESCRIPTOR_AREA;
+        while area < descriptor_blocks * 2 {
+            area *= 2;
+        }
+        if spacing == Spacing::Compact {
+            // As mke2fs: room to grow 1,024-fold. But where that is more than the
+            // gaps' spacing has, the least image would not be the least.
+            let grown = blocks.saturating_mul(1024).min(u64::from(u32::MAX));
+            let groups = group_count(block_size, grown);
+            area = area.min(groups.div_ceil(descriptors_per_block));
+        }
         let reserved = if features.compat.contains(Compat::RESIZE_INODE) {
             area.saturating_sub(descriptor_blocks)
                 // `resize_inode` maps them by one indirect block.

@@ -146,12 +146,12 @@ impl Solver<'_, '_> {
     ) -> Result<(Geometry, Layout, u32)> {
         let mut blocks = least.max(free).max(1);
         loop {
+            self.check_limit(blocks)?;
             let geometry = self.geometry(blocks, inodes_per_group, spacing);
             let journal = self.journal(blocks);
             let layout = self.layout(&geometry, spacing, journal);
             let filled = geometry.group_start(0) + layout.used + geometry.own_blocks() + free;
-            let need = filled.max(layout.end).max(geometry.metadata_end());
-            self.check_limit(need)?;
+            let need = filled.max(self.needed(&geometry, &layout));
             if need <= blocks {
                 return Ok((geometry, layout, journal));
             }
@@ -166,7 +166,7 @@ impl Solver<'_, '_> {
         let mut blocks = 1;
         loop {
             let (geometry, layout, journal) = self.compact(&numbers, blocks, u32::MAX);
-            let need = layout.end.max(geometry.metadata_end());
+            let need = self.needed(&geometry, &layout);
             self.check_limit(need)?;
             if need <= blocks {
                 return Ok(Sized {
@@ -193,7 +193,7 @@ impl Solver<'_, '_> {
             if inodes >= self.wanted_inodes(&numbers, blocks) {
                 let journal = self.journal(blocks);
                 let layout = self.layout(&geometry, spacing, journal);
-                if layout.end.max(geometry.metadata_end()) <= blocks {
+                if self.needed(&geometry, &layout) <= blocks {
                     return Ok(Sized {
                         geometry,
                         numbers,
@@ -220,7 +220,7 @@ impl Solver<'_, '_> {
             while blocks >= needed && journal >= least.journal {
                 let numbers = self.numbers(Spacing::Compact)?;
                 let (geometry, layout, taken) = self.compact(&numbers, blocks, journal);
-                if layout.end.max(geometry.metadata_end()) <= blocks {
+                if self.needed(&geometry, &layout) <= blocks {
                     return Ok(Sized {
                         geometry,
                         numbers,
@@ -308,6 +308,15 @@ impl Solver<'_, '_> {
         } else {
             Spacing::Stable
         }
+    }
+
+    /// Blocks that hold all of it, and twice what is reserved: of a file
+    /// system that reserves more e2fsck says that its superblock is corrupt.
+    fn needed(&self, geometry: &Geometry, layout: &Layout) -> u64 {
+        layout
+            .end
+            .max(geometry.metadata_end())
+            .max(2 * reserved_blocks(self.options, self.block_size))
     }
 
     fn geometry(&self, blocks: u64, inodes_per_group: u32, spacing: Spacing) -> Geometry {

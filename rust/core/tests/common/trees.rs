@@ -5,6 +5,11 @@ use layermelt_core::tree::{Device, Kind, Tree};
 
 /// One of everything.
 pub fn varied() -> Tree {
+    varied_for(4096)
+}
+
+/// One of everything that blocks of that size hold.
+pub fn varied_for(block_size: u32) -> Tree {
     let mut make = Maker::default();
     let small = make.file(b"hello".to_vec());
     let empty = make.file(Vec::new());
@@ -12,7 +17,7 @@ pub fn varied() -> Tree {
     let large = make.file((0..3_000_000u32).map(|n| (n % 251) as u8).collect());
     let short = make.symlink(&[b'x'; 59]);
     let long = make.symlink(&[b'y'; 60]);
-    let longest = make.symlink(&[b'z'; 4095]);
+    let longest = make.symlink(&vec![b'z'; block_size as usize - 1]);
     let device = make.node(Kind::CharDevice(Device { major: 5, minor: 1 }));
     let disk = make.node(Kind::BlockDevice(Device {
         major: 259,

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from integration.conftest import Judge, Stores
-from integration.oracle import core, judge, kernel, mounts
+from integration.oracle import core, judge, mounts
 from integration.oracle.compare import differences, report
 from integration.oracle.dump import dump
 from integration.oracle.layer import RICH_ACL, Chain
@@ -47,20 +45,6 @@ def made(store: Path) -> list[Path]:
     base.file("gone/x")
     top.whiteout("gone")
     return chain.finish()
-
-
-@contextmanager
-def writable(image: Path, scratch: Path) -> Iterator[Path]:
-    """The image mounted read-write."""
-    target = scratch / "writable"
-    target.mkdir()
-    with kernel.loop_device(image, writable=True) as device:
-        kernel.mount(device, target, "ext4")
-    try:
-        yield target
-    finally:
-        kernel.unmount(target)
-        target.rmdir()
 
 
 def work(root: Path, numbers: random.Random) -> None:
@@ -120,11 +104,11 @@ def test_the_kernel_works_in_it(
         assert os.statvfs(mounted).f_bfree * block_size >= FREE
         lines = differences(dump(merged), dump(mounted))
     assert not lines, report(lines)
-    with writable(image, tmp_path) as mounted:
+    with mounts.writable(image) as mounted:
         work(mounted, random.Random(4))
         os.sync()
     judge_image(image)
-    with writable(image, tmp_path) as mounted:
+    with mounts.writable(image) as mounted:
         fill(mounted)
     judge_image(image)
 
@@ -143,7 +127,7 @@ def test_nothing_is_free_in_a_readonly_image(
         lines = differences(dump(merged), dump(mounted))
     assert not lines, report(lines)
     # It can be mounted read-write, and then there is room for nothing.
-    with writable(image, tmp_path) as mounted:
+    with mounts.writable(image) as mounted:
         with pytest.raises(OSError, match=NO_ROOM):
             (mounted / "size1").write_bytes(bytes(200_000))
             os.sync()

@@ -118,6 +118,20 @@ def image(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def writable(path: Path, options: str = "") -> Iterator[Path]:
+    """An image mounted as ext4, for writing."""
+    with tempfile.TemporaryDirectory(prefix="writable-") as name:
+        target = Path(name) / "root"
+        target.mkdir()
+        with kernel.loop_device(path, writable=True) as device:
+            kernel.mount(device, target, "ext4", 0, options)
+        try:
+            yield target
+        finally:
+            kernel.unmount(target)
+
+
+@contextmanager
 def loop_store(fs: str, scratch: Path, *, size: int = 4 << 30) -> Iterator[Path]:
     """A fresh file system of the given kind on a loop device, read-write."""
     backing = scratch / f"store-{fs}.img"

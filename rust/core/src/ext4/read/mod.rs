@@ -20,6 +20,7 @@ pub mod htree;
 pub mod image;
 pub mod inode;
 pub mod journal;
+pub mod quota;
 pub mod runs;
 pub mod superblock;
 pub mod xattr;

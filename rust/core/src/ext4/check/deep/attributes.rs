@@ -26,8 +26,28 @@ struct SharedBlock {
     /// Inodes that it says to be shared by, and that do.
     told: u32,
     found: u32,
-    /// Clusters that inodes with its values are charged with.
-    charged: u64,
+    /// Of each that shares it.
+    charge: Charge,
+}
+
+/// What an inode is charged with for its attributes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Charge {
+    /// Its block of them, and those of values in inodes.
+    pub(super) clusters: u64,
+    /// Inodes with values.
+    pub(super) inodes: u64,
+}
+
+impl std::ops::Add for Charge {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            clusters: self.clusters.saturating_add(other.clusters),
+            inodes: self.inodes.saturating_add(other.inodes),
+        }
+    }
 }
 
 /// A list of entries, and where values may be.
@@ -47,9 +67,9 @@ impl Deep<'_> {
         number: u32,
         raw: &[u8],
         inode: &Inode,
-    ) -> Result<()> {
+    ) -> Result<Charge> {
         let Some(area) = in_inode(raw, inode) else {
-            return Ok(());
+            return Ok(Charge::default());
         };
         let list = List {
             raw: area,
@@ -57,69 +77,53 @@ impl Deep<'_> {
             base: INODE_HEADER_SIZE,
             in_block: false,
         };
-        self.list(number, inode, &list)?;
-        Ok(())
-    }
-
-    /// Clusters that an inode is charged with for values in inodes that its own
-    /// attributes name.
-    pub(super) fn charged_in_inode(&self, raw: &[u8], inode: &Inode) -> u64 {
-        let Some(area) = in_inode(raw, inode) else {
-            return 0;
-        };
-        let mut charged = 0;
-        let mut at = INODE_HEADER_SIZE;
-        while let Ok(Some(entry)) = xattr::entry(area, at) {
-            if entry.e_value_inum != 0 {
-                charged += self.value_clusters(entry.e_value_size.into());
-            }
-            at += entry.len();
-        }
-        charged
+        self.list(number, inode, &list)
     }
 
     fn value_clusters(&self, size: u64) -> u64 {
         size.div_ceil(u64::from(self.geometry.block_size) * u64::from(self.geometry.cluster_ratio))
     }
 
-    /// Looks at an inode's block of attributes; returns the clusters it is
-    /// charged with.
-    pub(super) fn attribute_block(&mut self, number: u32, inode: &Inode) -> Result<u64> {
+    /// Looks at an inode's block of attributes.
+    pub(super) fn attribute_block(&mut self, number: u32, inode: &Inode) -> Result<Charge> {
         let block = inode.file_acl;
         if block == 0 {
-            return Ok(0);
+            return Ok(Charge::default());
         }
         if !self.sb.has_compat(compat::EXT_ATTR) || !self.is_inside(block) {
             self.problem(
                 "xattr-block",
                 format!("inode {number}: its block of attributes, {block}, is not in the file system, or that has none"),
             );
-            return Ok(0);
+            return Ok(Charge::default());
         }
         if let Some(shared) = self.attributes.blocks.get_mut(&block) {
             shared.found = shared.found.saturating_add(1);
-            return Ok(shared.charged);
+            return Ok(shared.charge);
         }
         self.take(number, "attributes", block);
+        let mut charge = Charge {
+            clusters: 1,
+            inodes: 0,
+        };
         let mut raw = self.block_buffer();
         if !self.read_block(block, &mut raw)? {
-            return Ok(1);
+            return Ok(charge);
         }
         let mut told = 1;
-        let mut charged = 1;
         if let Some(header) = Header::decode(&raw) {
             told = header.h_refcount;
-            charged += self.block_list(number, inode, block, &raw, header)?;
+            charge = charge + self.block_list(number, inode, block, &raw, header)?;
         }
         self.attributes.blocks.insert(
             block,
             SharedBlock {
                 told,
                 found: 1,
-                charged,
+                charge,
             },
         );
-        Ok(charged)
+        Ok(charge)
     }
 
     fn block_list(
@@ -129,13 +133,13 @@ impl Deep<'_> {
         block: u64,
         raw: &[u8],
         header: Header,
-    ) -> Result<u64> {
+    ) -> Result<Charge> {
         if header.h_magic != MAGIC || header.h_blocks != 1 {
             self.problem(
                 "xattr-block",
                 format!("inode {number}: block {block} is no block of attributes"),
             );
-            return Ok(0);
+            return Ok(Charge::default());
         }
         if self.sb.has_checksums() {
             let computed = block_checksum(block, raw, self.seed);
@@ -158,12 +162,12 @@ impl Deep<'_> {
         self.list(number, inode, &list)
     }
 
-    /// Looks at all entries; returns the clusters of values in inodes.
-    fn list(&mut self, number: u32, inode: &Inode, list: &List<'_>) -> Result<u64> {
+    /// Looks at all entries; returns what values in inodes cost.
+    fn list(&mut self, number: u32, inode: &Inode, list: &List<'_>) -> Result<Charge> {
         // What is taken, by fours: no byte may be of two things.
         let mut taken = vec![false; list.raw.len().div_ceil(4)];
         taken[..list.first / 4].fill(true);
-        let mut charged = 0;
+        let mut charge = Charge::default();
         let mut at = list.first;
         let mut room = list.raw.len() - list.first;
         loop {
@@ -180,7 +184,7 @@ impl Deep<'_> {
                     break;
                 }
             };
-            let fault = self.entry(number, inode, list, &entry, &mut taken, &mut charged)?;
+            let fault = self.entry(number, inode, list, &entry, &mut taken, &mut charge)?;
             if let Some((code, text)) = fault {
                 let name = entry.name.escape_ascii();
                 self.problem(
@@ -192,7 +196,7 @@ impl Deep<'_> {
             at += entry.len();
             room = list.raw.len().saturating_sub(at);
         }
-        Ok(charged)
+        Ok(charge)
     }
 
     fn entry(
@@ -202,7 +206,7 @@ impl Deep<'_> {
         list: &List<'_>,
         entry: &Entry<'_>,
         taken: &mut [bool],
-        charged: &mut u64,
+        charge: &mut Charge,
     ) -> Result<Option<(&'static str, String)>> {
         if !occupy(taken, entry.at, entry.len()) {
             return Ok(Some(("xattr-entry", "lies upon something else".into())));
@@ -217,14 +221,13 @@ impl Deep<'_> {
                     "is in an inode, without the feature ea_inode".into(),
                 )));
             }
-            *charged += self.value_clusters(entry.e_value_size.into());
             let named = self
                 .attributes
                 .values
                 .entry(entry.e_value_inum)
                 .or_default();
             *named += 1;
-            return self.value_inode(number, inode, entry);
+            return self.value_inode(number, inode, entry, charge);
         }
         let (offset, size) = (usize::from(entry.e_value_offs), entry.e_value_size as usize);
         let value = if size == 0 {
@@ -272,6 +275,7 @@ impl Deep<'_> {
         number: u32,
         inode: &Inode,
         entry: &Entry<'_>,
+        charge: &mut Charge,
     ) -> Result<Option<(&'static str, String)>> {
         let value = entry.e_value_inum;
         let bad = |text: String| Ok(Some(("xattr-value", text)));
@@ -297,7 +301,12 @@ impl Deep<'_> {
         ];
         let lustre =
             holder.mtime.seconds as u32 == number && holder.i_generation == inode.i_generation;
-        if !hashes.contains(&entry.e_hash) && !lustre {
+        let hashed = hashes.contains(&entry.e_hash);
+        if hashed {
+            charge.clusters += self.value_clusters(entry.e_value_size.into());
+        }
+        charge.inodes += 1;
+        if !hashed && !lustre {
             return Ok(Some((
                 "xattr-hash",
                 format!(

@@ -1,5 +1,6 @@
 //! Every inode (`e2fsck_pass1`).
 
+use super::attributes::Charge;
 use super::blocks::Mapped;
 use super::{Deep, Directory};
 use crate::error::Result;
@@ -99,9 +100,10 @@ impl Deep<'_> {
         entry.holds_value = inode.has(flags::EA_INODE);
         entry.indexed = inode.has(flags::INDEX);
         self.fields(number, &inode);
-        self.extra_space(number, raw, &inode)?;
+        let inside = self.extra_space(number, raw, &inode)?;
+        let values = inside + self.attribute_block(number, &inode)?;
         let mut map = Mapped::of(number, &inode);
-        map.clusters = self.attribute_block(number, &inode)? + self.charged_in_inode(raw, &inode);
+        map.clusters = values.clusters;
         match kind {
             Some(Kind::Directory) => {
                 self.directories.push(Directory {
@@ -122,6 +124,9 @@ impl Deep<'_> {
         }
         self.data(&inode, &mut map)?;
         self.inline(number, &inode, raw)?;
+        if !Self::is_inline_symlink(&inode) {
+            self.charge(number, &inode, map.clusters, values);
+        }
         self.sizes(&inode, &map);
         Ok(())
     }
@@ -239,9 +244,9 @@ impl Deep<'_> {
     }
 
     /// What lies behind the first 128 bytes (`check_inode_extra_space`).
-    fn extra_space(&mut self, number: u32, raw: &[u8], inode: &Inode) -> Result<()> {
+    fn extra_space(&mut self, number: u32, raw: &[u8], inode: &Inode) -> Result<Charge> {
         if raw.len() <= OLD_SIZE {
-            return Ok(());
+            return Ok(Charge::default());
         }
         let extra = usize::from(inode.i_extra_isize);
         let room = raw.len() - OLD_SIZE;
@@ -252,7 +257,7 @@ impl Deep<'_> {
                     "inode {number}: i_extra_isize is {extra}; 4 to {room}, by fours, is possible"
                 ),
             );
-            return Ok(());
+            return Ok(Charge::default());
         }
         self.negative_epochs(number, raw);
         self.attributes_in_inode(number, raw, inode)
@@ -302,86 +307,6 @@ impl Deep<'_> {
                 ),
             );
         }
-    }
-
-    /// `e2fsck_pass1_check_symlink`
-    fn symlink(&mut self, number: u32, inode: &Inode, raw: &[u8]) -> Result<()> {
-        let bad = self.symlink_fault(number, inode, raw)?;
-        if let Some(text) = bad {
-            self.problem("symlink", format!("inode {number}: it is a symlink {text}"));
-        }
-        if inode.has(flags::IMMUTABLE | flags::APPEND) {
-            self.problem(
-                "inode-flags",
-                format!(
-                    "inode {number}: it is a symlink with the flags 0x{:x}",
-                    inode.i_flags
-                ),
-            );
-        }
-        if inode.has(flags::EXTENTS) && !Self::maps_blocks(inode) {
-            self.problem(
-                "inode-flags",
-                format!("inode {number}: it is a symlink with the target inside, and has the flag of extents"),
-            );
-        }
-        Ok(())
-    }
-
-    fn symlink_fault(&mut self, number: u32, inode: &Inode, raw: &[u8]) -> Result<Option<String>> {
-        if inode.size == 0 || inode.size >> 32 != 0 {
-            return Ok(Some(format!("of {} bytes", inode.size)));
-        }
-        if inode.has(flags::INLINE_DATA) {
-            let len = self.inline_size(raw, inode);
-            return Ok((len != Some(inode.size)).then(|| {
-                format!(
-                    "of {} bytes, but that is not the size of its inline data",
-                    inode.size
-                )
-            }));
-        }
-        let mut block = self.block_buffer();
-        let target = if inode.size < 60 {
-            &inode.i_block[..]
-        } else {
-            let Some(first) = self.symlink_block(number, inode) else {
-                return Ok(Some("whose target is not in one block".into()));
-            };
-            if !self.read_block(first, &mut block)? {
-                return Ok(None);
-            }
-            &block[..]
-        };
-        let len = if inode.has(flags::ENCRYPT) {
-            usize::from(u16::from_le_bytes([target[0], target[1]])) + 2
-        } else {
-            target
-                .iter()
-                .position(|byte| *byte == 0)
-                .unwrap_or(target.len())
-        };
-        Ok((len >= target.len() || len as u64 != inode.size)
-            .then(|| format!("of {} bytes, but its target has {len}", inode.size)))
-    }
-
-    /// The one block of a symlink that is too long for the inode.
-    fn symlink_block(&self, _number: u32, inode: &Inode) -> Option<u64> {
-        use crate::ext4::read::extent::extent;
-        let block = if inode.has(flags::EXTENTS) {
-            let header = Header::decode(&inode.i_block)?;
-            let found = extent(&inode.i_block, 0)?;
-            let one = Self::is_extent_header(&header, 60)
-                && header.eh_entries == 1
-                && header.eh_depth == 0
-                && found.logical == 0
-                && found.len == 1;
-            one.then_some(found.physical)?
-        } else {
-            let others = inode.i_block[4..].iter().all(|byte| *byte == 0);
-            others.then(|| u32_at(&inode.i_block, 0).into())?
-        };
-        self.is_inside(block).then_some(block)
     }
 
     /// Walks what the inode maps.

@@ -19,9 +19,11 @@ mod inodes;
 mod journal;
 mod links;
 mod metadata;
+mod quotas;
 mod records;
 mod reserved;
 mod superblock;
+mod symlinks;
 mod table;
 
 use crate::control::{Control, Phase};
@@ -32,6 +34,7 @@ use crate::ext4::read::geometry::Geometry;
 use crate::ext4::read::superblock::Superblock;
 use attributes::Attributes;
 use bits::Bits;
+use quotas::Quotas;
 use table::Table;
 
 /// Looks at all of a file system whose groups' descriptors are where they can be.
@@ -50,6 +53,7 @@ pub(super) fn verify(fs: &Filesystem, report: &mut ImageReport, control: &Contro
         inodes: Table::default(),
         directories: Vec::new(),
         attributes: Attributes::default(),
+        quotas: Quotas::of(&fs.sb),
     };
     deep.superblock();
     deep.read_groups()?;
@@ -65,7 +69,8 @@ pub(super) fn verify(fs: &Filesystem, report: &mut ImageReport, control: &Contro
     deep.connectivity()?;
     deep.link_counts()?;
     control.begin(Phase::Bitmaps, u64::from(fs.geometry.groups));
-    deep.bitmaps()
+    deep.bitmaps()?;
+    deep.compare_quotas()
 }
 
 /// A group, as far as later passes need it.
@@ -109,6 +114,7 @@ struct Deep<'a> {
     /// In ascending order of their numbers.
     directories: Vec<Directory>,
     attributes: Attributes,
+    quotas: Quotas,
 }
 
 impl Deep<'_> {

@@ -70,7 +70,7 @@ impl Deep<'_> {
             }
         }
         let mut map = Mapped::of(number, inode);
-        map.clusters = self.attribute_block(number, inode)?;
+        map.clusters = self.attribute_block(number, inode)?.clusters;
         if number == RESIZE_INODE {
             self.resize_blocks(inode, &mut map)?;
         } else {

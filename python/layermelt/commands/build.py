@@ -65,9 +65,8 @@ __all__ = ["command"]
     "--free-space",
     type=SizeType(),
     default=settings.DEFAULT_FREE_SPACE,
-    show_default="256M",
     metavar="N",
-    help="Bytes that are free in an image of --size auto; they take no room on the disk.",
+    help="Bytes that are free in an image of --size auto; they take no room on the disk (default: 256M).",
 )
 @click.option(
     "--inodes", type=click.IntRange(1, (1 << 32) - 1), metavar="N", help="Inodes there are to be at least."

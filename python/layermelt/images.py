@@ -60,7 +60,7 @@ class ImageReport:
         features: The features by their names in ``dumpe2fs``.
         journal: ``none``, ``inode N``, or ``device UUID``.
         state: ``clean``, or what is not.
-        deep: Whether every inode, directory and bitmap was looked at.
+        deep: Whether every inode, directory, bitmap and quota was looked at.
     """
 
     path: str
@@ -124,16 +124,16 @@ def check_image(path: StrPath, *, deep: bool = False, progress: Progress | None 
     It compares the magic number, the checksums of the superblock, of every group's descriptor
     and bitmaps and of the root directory's inode, the free counts and the geometry against the
     file's size, in milliseconds. With `deep` it goes through every inode, extent tree, attribute,
-    directory and bitmap, and finds what ``e2fsck -fn`` finds; files' data has no checksums. Images
+    directory, bitmap and quota, and finds what ``e2fsck -fn`` finds; files' data has no checksums. Images
     may be anyone's. A journal that is still to be replayed is a problem, ``needs-recovery``; with
     `deep` it is replayed in memory, and what else is told is of the state behind it.
 
     Args:
         path: The image.
         deep: Look at all of it.
-        progress: Called every 50 ms with the phase, and units of it done and in all: ``inodes`` and
-            ``bitmaps`` (units are block groups), ``directories``, ``links`` (unknown, 0). What it
-            raises ends the check.
+        progress: Called every 50 ms with the phase, and units of it done and in all: ``scan``
+            (unknown, 0), ``inodes`` and ``bitmaps`` (units are block groups), ``directories``,
+            ``links`` (unknown, 0). What it raises ends the check.
 
     Raises:
         ImageNotFoundError: There is no such file.

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -173,3 +177,32 @@ def test_the_command_tells_what_is_wrong(good: Path, tmp_path: Path) -> None:
     told = json.loads(deep.stdout)
     assert told["deep"] is True
     assert "directory-checksum" in {problem["code"] for problem in told["problems"]}
+
+
+def test_the_command_tells_how_far_it_is_and_stops_at_once(tmp_path: Path) -> None:
+    image = tmp_path / "large"
+    # Of so many groups that it takes a moment; together, their bitmaps are few pieces of a file.
+    options = "-t ext4 -b 1024 -g 2048 -G 131072 -N 200000 -O ^has_journal,^resize_inode,sparse_super2"
+    lazy = "lazy_itable_init=1,nodiscard"
+    command = ["mke2fs", "-q", "-F", *options.split(), "-E", lazy, str(image), "40G"]
+    subprocess.run(command, check=True, capture_output=True)
+    ours, theirs = pty.openpty()
+    program = "import layermelt.meter; layermelt.meter._PATIENCE = -1; from layermelt.cli import main; main()"
+    command = [sys.executable, "-c", program, "check", "--deep", str(image)]
+    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    told = b""
+    try:
+        while b"layermelt: " not in told:
+            told += os.read(ours, 4096)
+        process.send_signal(signal.SIGINT)
+        begin = time.monotonic()
+        assert process.wait(timeout=60) == 130
+        assert time.monotonic() - begin < 0.5
+        told += os.read(ours, 4096)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+    assert told.startswith(b"\rlayermelt: ")
+    assert told.endswith(b" \r\r\nlayermelt: interrupted\r\n")

@@ -21,7 +21,7 @@ __all__ = ["command"]
 
 @click.command("check", epilog=EXIT_CODES, short_help="Say whether an image is sound.")
 @click.argument("image", type=PATH)
-@click.option("--deep", is_flag=True, help="Look at every inode, directory and bitmap.")
+@click.option("--deep", is_flag=True, help="Look at every inode, directory, bitmap and quota.")
 @json_option
 def command(image: str, *, deep: bool, as_json: bool) -> None:
     """Says whether IMAGE, a file or a block device, is a sound ext4.
@@ -29,12 +29,14 @@ def command(image: str, *, deep: bool, as_json: bool) -> None:
     It compares the magic number, the checksums of the superblock, of every group's descriptor and
     bitmaps and of the root directory's inode, the free counts, the features and the geometry
     against the file's size. With --deep it goes through every inode, extent tree, attribute,
-    directory and bitmap, and finds what e2fsck -fn finds.
+    directory, bitmap and quota, and finds what e2fsck -fn finds.
     """
     from layermelt.images import check_image
+    from layermelt.meter import meter
 
     with errors(as_json=as_json):
-        report = check_image(image, deep=deep)
+        with meter() as progress:
+            report = check_image(image, deep=deep, progress=progress)
         if as_json:
             print_json(report.as_dict())
         elif report.sound:

@@ -48,7 +48,7 @@ pub(super) fn load(path: &Path, control: &Control) -> Result<(Tree, ImageFiles)>
             unknown.join(", ")
         )));
     }
-    match journal::replay(&mut fs) {
+    match journal::replay(&mut fs, control) {
         Ok(_) => {}
         Err(Fault::Host(error)) => return Err(error),
         Err(Fault::Nonsense(text)) => return Err(corrupt(text)),

@@ -104,7 +104,7 @@ pub fn check_image(path: &Path, depth: Depth, control: &Control) -> Result<Image
         geometry,
     };
     if depth == Depth::All {
-        replay(&mut fs, &mut report)?;
+        replay(&mut fs, &mut report, control)?;
     }
     let first_table = groups::verify(&fs.image, &fs.sb, &fs.geometry, &mut report, control)?;
     if depth == Depth::All && report.groups_are_placed() {
@@ -117,11 +117,11 @@ pub fn check_image(path: &Path, depth: Depth, control: &Control) -> Result<Image
 
 /// Replays the journal in memory: what is behind it are faults, and what a mount
 /// would set right is none. e2fsck, when it may not write, skips that.
-fn replay(fs: &mut Filesystem, report: &mut ImageReport) -> Result<()> {
+fn replay(fs: &mut Filesystem, report: &mut ImageReport, control: &Control) -> Result<()> {
     if !fs.sb.has_compat(compat::HAS_JOURNAL) {
         return Ok(());
     }
-    match journal::replay(fs) {
+    match journal::replay(fs, control) {
         Ok(_) => Ok(()),
         Err(Fault::Host(error)) => Err(error),
         Err(Fault::Nonsense(text)) => {

@@ -16,6 +16,7 @@ use super::image::Patch;
 use super::runs::{self, Run};
 use super::superblock::Journal;
 use super::{Fault, Read};
+use crate::control::Control;
 
 /// `JBD2_MAGIC_NUMBER`
 const MAGIC: u32 = 0xc03b_3998;
@@ -70,15 +71,16 @@ pub struct Replayed {
 ///
 /// # Errors
 /// When the journal lies on another device, has features that are not known, or
-/// makes no sense where the kernel refuses the mount for it.
-pub fn replay(fs: &mut Filesystem) -> Read<Replayed> {
+/// makes no sense where the kernel refuses the mount for it; and
+/// [`crate::Error::Interrupted`].
+pub fn replay(fs: &mut Filesystem, control: &Control) -> Read<Replayed> {
     if !fs.sb.has_incompat(incompat::RECOVER) {
         return Ok(Replayed::default());
     }
     let Journal::Internal(number) = fs.sb.journal() else {
         return nonsense("its journal, which is to be replayed, is on another device");
     };
-    let Some(log) = Log::open(fs, number)? else {
+    let Some(log) = Log::open(fs, number, control)? else {
         return Ok(Replayed::default());
     };
     let end = log.scan()?;
@@ -100,6 +102,7 @@ fn nonsense<T>(text: impl std::fmt::Display) -> Read<T> {
 
 struct Log<'a> {
     fs: &'a Filesystem,
+    control: &'a Control,
     runs: Vec<Run>,
     /// The log is a ring of the journal's blocks from this one on ...
     first: u32,
@@ -130,7 +133,7 @@ struct Tag {
 
 impl<'a> Log<'a> {
     /// `None` when nothing is to be replayed.
-    fn open(fs: &'a Filesystem, number: u32) -> Read<Option<Self>> {
+    fn open(fs: &'a Filesystem, number: u32, control: &'a Control) -> Read<Option<Self>> {
         let inode = fs.inode(number)?;
         let mut runs = Vec::new();
         runs::visit(fs, number, &inode, &mut |run| {
@@ -142,6 +145,7 @@ impl<'a> Log<'a> {
         })?;
         let mut log = Self {
             fs,
+            control,
             runs,
             first: 0,
             end: 0,
@@ -241,6 +245,7 @@ impl<'a> Log<'a> {
         // More than that would be one of them a second time.
         let mut left = u64::from(self.end - self.first);
         loop {
+            self.control.check()?;
             let block = self.block(at)?;
             let kind = be32_at(&block, 4);
             if be32_at(&block, 0) != MAGIC || be32_at(&block, 8) != sequence {

@@ -57,16 +57,7 @@ impl Deep<'_> {
         let first = u64::from(group) * u64::from(self.geometry.clusters_per_group);
         let mut raw = self.block_buffer();
         if self.groups[group as usize].blocks_uninit {
-            // As the kernel makes it at first use: the metadata in it.
-            for bit in 0..bits {
-                let block = u64::from(self.geometry.first_data_block)
-                    + (first + u64::from(bit)) * u64::from(self.geometry.cluster_ratio);
-                let end =
-                    (block + u64::from(self.geometry.cluster_ratio)).min(self.geometry.blocks);
-                if (block..end).any(|block| self.metadata.contains(block)) {
-                    raw[bit as usize / 8] |= 1 << (bit % 8);
-                }
-            }
+            self.metadata_bits(group, &mut raw);
         } else if !self.read_block(desc.block_bitmap, &mut raw)? {
             return Ok(desc.free_clusters);
         }
@@ -95,6 +86,29 @@ impl Deep<'_> {
             );
         }
         Ok(free)
+    }
+
+    /// The bitmap of a group's blocks as the kernel makes it at first use: the
+    /// metadata in it.
+    fn metadata_bits(&self, group: u32, raw: &mut [u8]) {
+        let (mut at, end) = (
+            self.geometry.first_block(group),
+            self.geometry.end_block(group),
+        );
+        let first = u64::from(group) * u64::from(self.geometry.clusters_per_group);
+        while at < end {
+            let mut word = self.metadata.bits_at(at);
+            while word != 0 {
+                let block = at + u64::from(word.trailing_zeros());
+                word &= word - 1;
+                if block < end {
+                    // OK to cut: less than the clusters of a group.
+                    let bit = (self.cluster(block) - first) as usize;
+                    raw[bit / 8] |= 1 << (bit % 8);
+                }
+            }
+            at += 64;
+        }
     }
 
     /// Returns how many inodes are free.

@@ -181,6 +181,7 @@ impl Deep<'_> {
             map.last = Some(logical);
             return Ok(());
         }
+        self.control.check()?;
         map.clusters += 1;
         if !self.take(map.number, "block map", block) {
             // It was read already, or it is no map.

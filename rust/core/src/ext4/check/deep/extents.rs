@@ -98,6 +98,7 @@ impl Deep<'_> {
         let Some(block) = node.block else {
             return Ok(());
         };
+        self.control.check()?;
         if !self.is_inside(block) {
             self.bad_map(
                 map,

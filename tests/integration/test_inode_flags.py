@@ -6,11 +6,7 @@ not those of its data; the top one's of merged directories.
 
 from __future__ import annotations
 
-import fcntl
-import os
-import stat
-import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,67 +14,38 @@ import pytest
 from integration.conftest import Judge, Stores
 from integration.oracle import core, kernel, mounts
 from integration.oracle.compare import differences, report
-from integration.oracle.dump import dump
-from integration.oracle.layer import Chain, Layer
+from integration.oracle.dump import dump, inode_flags
+from integration.oracle.layer import Chain
 from layermelt import _core
 
 pytestmark = pytest.mark.root
 
-FLAGS = {"immutable": 0x10, "append": 0x20, "nodump": 0x40, "noatime": 0x80}
+FLAGS = {
+    "immutable": kernel.FS_IMMUTABLE_FL,
+    "append": kernel.FS_APPEND_FL,
+    "nodump": kernel.FS_NODUMP_FL,
+    "noatime": kernel.FS_NOATIME_FL,
+}
 KEPT = sum(FLAGS.values())
 
-
-def set_flags(path: bytes, flags: int) -> None:
-    """What ``chattr =...`` does, but for flags that are not ours to set."""
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    try:
-        now = struct.unpack("=i", fcntl.ioctl(fd, kernel.FS_IOC_GETFLAGS, bytes(4)))[0]
-        fcntl.ioctl(fd, kernel.FS_IOC_SETFLAGS, struct.pack("=i", now & ~KEPT | flags))
-    finally:
-        os.close(fd)
-
-
-def flags_below(root: Path) -> dict[str, int]:
-    """The flags of every file and directory that has some, as the kernel tells them."""
-    found = {}
-    for directory, _, files in os.walk(root):
-        for name in [".", *files]:
-            path = os.path.join(directory, name)
-            if not stat.S_ISREG(os.lstat(path).st_mode) and name != ".":
-                continue
-            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-            try:
-                flags = struct.unpack("=i", fcntl.ioctl(fd, kernel.FS_IOC_GETFLAGS, bytes(4)))[0]
-            finally:
-                os.close(fd)
-            if flags & KEPT:
-                found[os.path.normpath(os.path.relpath(path, root))] = flags & KEPT
-    return found
-
-
-class Flagged:
-    """Sets flags and takes them away, so that the layers can be removed."""
-
-    def __init__(self) -> None:
-        self._set: list[bytes] = []
-
-    def set(self, layer: Layer, path: str, flags: int) -> None:
-        set_flags(layer.at(path), flags)
-        self._set.append(layer.at(path))
-
-    def clear(self) -> None:
-        for path in self._set:
-            set_flags(path, 0)
+Chains = Callable[[Path, str], Chain]
 
 
 @pytest.fixture
-def flagged() -> Iterator[Flagged]:
-    all_set = Flagged()
-    yield all_set
-    all_set.clear()
+def chains() -> Iterator[Chains]:
+    """Makes chains whose flags are taken away at last, so that the layers can be removed."""
+    made_ones: list[Chain] = []
+
+    def make(directory: Path, fs: str) -> Chain:
+        made_ones.append(Chain(directory, fs))
+        return made_ones[-1]
+
+    yield make
+    for chain in made_ones:
+        chain.unlock()
 
 
-def made(chain: Chain, flagged: Flagged) -> list[Path]:
+def made(chain: Chain) -> list[Path]:
     base, top = chain.two()
     every = [*FLAGS.values(), FLAGS["immutable"] | FLAGS["nodump"], KEPT]
     for flags in every:
@@ -100,32 +67,31 @@ def made(chain: Chain, flagged: Flagged) -> list[Path]:
     # What a container's layer keeps of `chattr +i` shows while it is the
     # upper one, and not among the lower ones.
     top.file("protattr", xattrs={"trusted.overlay.protattr": b"i"})
-    layers = chain.finish()
     for flags in every:
         for layer in (base, top):
-            flagged.set(layer, f"f{layer.number}-{flags:x}", flags)
-            flagged.set(layer, f"d{layer.number}-{flags:x}", flags)
-        flagged.set(top, f"merged{flags:x}", flags)
-        flagged.set(base, f"hidden{flags:x}", flags)
-    flagged.set(base, "base-flag", KEPT)
-    flagged.set(base, "meta", FLAGS["immutable"])
-    flagged.set(top, "meta", FLAGS["nodump"])
-    flagged.set(top, "", FLAGS["noatime"])
-    return layers
+            layer.flags(f"f{layer.number}-{flags:x}", flags)
+            layer.flags(f"d{layer.number}-{flags:x}", flags)
+        top.flags(f"merged{flags:x}", flags)
+        base.flags(f"hidden{flags:x}", flags)
+    base.flags("base-flag", KEPT)
+    base.flags("meta", FLAGS["immutable"])
+    top.flags("meta", FLAGS["nodump"])
+    top.flags("", FLAGS["noatime"])
+    return chain.finish()
 
 
 @pytest.mark.parametrize("fs", ["ext4", "xfs", "btrfs"])
 def test_flags_are_what_the_overlay_shows(
-    fs: str, stores: Stores, tmp_path: Path, judge_image: Judge, flagged: Flagged
+    fs: str, stores: Stores, tmp_path: Path, judge_image: Judge, chains: Chains
 ) -> None:
-    layers = made(Chain(stores(fs) / "chain", fs), flagged)
+    layers = made(chains(stores(fs) / "chain", fs))
     with mounts.overlay(layers, metacopy=True) as merged:
-        expected = flags_below(merged)
+        expected = inode_flags(merged)
         kernel_view = dump(merged)
-    assert expected["meta"] == FLAGS["nodump"]
-    assert expected["."] == FLAGS["noatime"]
-    assert "protattr" not in expected
-    assert "base-flag" not in expected
+    assert expected[b"meta"] == FLAGS["nodump"]
+    assert expected[b""] == FLAGS["noatime"]
+    assert b"protattr" not in expected
+    assert b"base-flag" not in expected
     assert len(expected) == 6 * 5 + 2
     with_flags, without = tmp_path / "with.ext4", tmp_path / "without.ext4"
     core.build(layers, with_flags, inode_flags=True)
@@ -133,13 +99,13 @@ def test_flags_are_what_the_overlay_shows(
     for image, wanted in ((with_flags, expected), (without, {})):
         judge_image(image)
         with mounts.image(image) as mounted:
-            assert flags_below(mounted) == wanted
+            assert inode_flags(mounted) == wanted
             lines = differences(kernel_view, dump(mounted))
         assert not lines, report(lines)
 
 
-def test_the_image_s_kernel_obeys_them(stores: Stores, tmp_path: Path, flagged: Flagged) -> None:
-    layers = made(Chain(stores("ext4") / "chain", "ext4"), flagged)
+def test_the_image_s_kernel_obeys_them(stores: Stores, tmp_path: Path, chains: Chains) -> None:
+    layers = made(chains(stores("ext4") / "chain", "ext4"))
     image = tmp_path / "image.ext4"
     core.build(layers, image, inode_flags=True)
     target = tmp_path / "mounted"
@@ -166,12 +132,12 @@ def test_file_systems_without_flags_have_none(tmp_path: Path, stores: Stores) ->
         (store / "layer/f").write_bytes(b"data")
         core.build([store / "layer"], tmp_path / "image.ext4", inode_flags=True)
     with mounts.image(tmp_path / "image.ext4") as mounted:
-        assert flags_below(mounted) == {}
+        assert inode_flags(mounted) == {}
         assert (mounted / "f").read_bytes() == b"data"
 
 
-def test_digests_tell_flags_only_when_asked(stores: Stores, flagged: Flagged) -> None:
-    chain = Chain(stores("ext4") / "chain", "ext4")
+def test_digests_tell_flags_only_when_asked(stores: Stores, chains: Chains) -> None:
+    chain = chains(stores("ext4") / "chain", "ext4")
     layer = chain.layer()
     layer.file("f", b"data")
     layer.directory("d")
@@ -189,10 +155,12 @@ def test_digests_tell_flags_only_when_asked(stores: Stores, flagged: Flagged) ->
     assert digests(inode_flags=True) == plain, "no flags: one digest"
     seen = [plain]
     for name in ("f", "d", ""):
-        flagged.set(layer, name, FLAGS["nodump"])
+        layer.flags(name, FLAGS["nodump"])
+        layer.finish()
         assert digests(inode_flags=False) == plain
         told = digests(inode_flags=True)
         assert all(told[n] not in [one[n] for one in seen] for n in (0, 1))
         seen.append(told)
-    flagged.set(layer, "f", FLAGS["immutable"])
+    layer.flags("f", FLAGS["immutable"])
+    layer.finish()
     assert digests(inode_flags=True) != seen[-1]

@@ -11,8 +11,9 @@ from integration.oracle.dump import Entry, Tree
 
 #: A file may use this much more than its source: the host rounds otherwise.
 DENSER_BY = 131072
-#: xfs' own form of ACLs.
-XFS_ACL = b"trusted.SGI_ACL_"
+#: xfs lists an ACL twice, once in a form of its own, also through an overlay; and
+#: a file's compression is an attribute on btrfs. No image may show these.
+OF_THE_HOST = (b"trusted.SGI_ACL_", b"btrfs.")
 
 
 def differences(expected: Tree, actual: Tree) -> list[str]:
@@ -32,7 +33,7 @@ def report(lines: list[str], limit: int = 40) -> str:
 
 
 def _differences(expected: Tree, actual: Tree) -> Iterator[str]:
-    wanted = {path: _without_xfs_acls(entry) for path, entry in expected.entries.items()}
+    wanted = {path: _without_the_host_s(entry) for path, entry in expected.entries.items()}
     found = dict(actual.entries)
     yield from _made_lost_and_found(wanted, found)
     for path in sorted(wanted.keys() - found.keys()):
@@ -66,11 +67,10 @@ def _entry_differences(path: bytes, wanted: Entry, found: Entry) -> Iterator[str
             )
 
 
-def _without_xfs_acls(entry: Entry) -> Entry:
-    """xfs lists an ACL twice, also through an overlay. No image may show that."""
-    if not any(name.startswith(XFS_ACL) for name, _ in entry.xattrs):
+def _without_the_host_s(entry: Entry) -> Entry:
+    if not any(name.startswith(OF_THE_HOST) for name, _ in entry.xattrs):
         return entry
-    kept = tuple(pair for pair in entry.xattrs if not pair[0].startswith(XFS_ACL))
+    kept = tuple(pair for pair in entry.xattrs if not pair[0].startswith(OF_THE_HOST))
     return replace(entry, xattrs=kept)
 
 

@@ -22,6 +22,8 @@ from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from integration.oracle import kernel
+
 #: Content is hashed in pieces of this size; those that are all zero are left
 #: out, so that a hole and written zeros are one content and 1 TiB of hole is
 #: read in no time.
@@ -102,6 +104,28 @@ def dump(root: Path) -> Tree:
             for one in paths:
                 tree.entries[one] = replace(tree.entries[one], group=group)
     return tree
+
+
+def inode_flags(root: Path) -> dict[bytes, int]:
+    """Those that an image can keep, of each file and directory that has some, as the kernel tells them."""
+    found = {}
+    for directory, _, files, fd in os.fwalk(os.fsencode(root)):
+        for name in [b".", *files]:
+            try:
+                mode = os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode
+            except FileNotFoundError:
+                continue
+            if name != b"." and not stat.S_ISREG(mode):
+                continue
+            opened = os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=fd)
+            try:
+                flags = kernel.inode_flags(opened) & kernel.KEPT_FLAGS
+            finally:
+                os.close(opened)
+            if flags:
+                path = os.path.relpath(os.path.join(directory, name), os.fsencode(root))
+                found[b"" if path == b"." else path] = flags
+    return found
 
 
 def _read_directory(

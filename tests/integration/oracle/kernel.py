@@ -31,7 +31,13 @@ LOOP_MAJOR = 7
 
 FS_IOC_GETFLAGS = 0x80086601
 FS_IOC_SETFLAGS = 0x40086602
+FS_COMPR_FL = 0x4
 FS_IMMUTABLE_FL = 0x10
+FS_APPEND_FL = 0x20
+FS_NODUMP_FL = 0x40
+FS_NOATIME_FL = 0x80
+#: The flags that an image keeps when it is asked to.
+KEPT_FLAGS = FS_IMMUTABLE_FL | FS_APPEND_FL | FS_NODUMP_FL | FS_NOATIME_FL
 
 
 def _check(result: int, what: str) -> None:
@@ -125,15 +131,25 @@ def _configure_loop(backing: int, image: Path, writable: bool) -> tuple[int, str
     raise OSError(errno.EBUSY, f"no free loop device for {image}")
 
 
-def set_immutable(path: bytes, immutable: bool) -> None:
-    """What ``chattr +i`` and ``chattr -i`` do."""
+def inode_flags(fd: int) -> int:
+    """What ``lsattr`` shows of an open file, all flags of it."""
+    found: int = struct.unpack("=i", fcntl.ioctl(fd, FS_IOC_GETFLAGS, bytes(4)))[0]
+    return found
+
+
+def set_inode_flags(path: bytes, flags: int, *, among: int) -> None:
+    """What ``chattr`` does: of the flags ``among``, those of ``flags`` are on and the others off."""
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
-        flags = struct.unpack("=i", fcntl.ioctl(fd, FS_IOC_GETFLAGS, bytes(4)))[0]
-        wished = flags | FS_IMMUTABLE_FL if immutable else flags & ~FS_IMMUTABLE_FL
+        wished = inode_flags(fd) & ~among | flags
         fcntl.ioctl(fd, FS_IOC_SETFLAGS, struct.pack("=i", wished))
     finally:
         os.close(fd)
+
+
+def set_immutable(path: bytes, immutable: bool) -> None:
+    """What ``chattr +i`` and ``chattr -i`` do."""
+    set_inode_flags(path, FS_IMMUTABLE_FL if immutable else 0, among=FS_IMMUTABLE_FL)
 
 
 def fallocate(fd: int, mode: int, offset: int, length: int) -> None:

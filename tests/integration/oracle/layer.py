@@ -33,6 +33,7 @@ class Layer:
         #: "trusted.overlay." or "user.overlay."
         self.prefix = prefix
         self._times: dict[bytes, int] = {}
+        self._flags: dict[bytes, int] = {}
         root.mkdir()
         #: Of whatever says no other; else each layer has an owner of its own.
         self.owner = (1000 + number, 2000 + number) if owner is None else owner
@@ -82,13 +83,16 @@ class Layer:
         xattrs: Xattrs | None = None,
         size: int | None = None,
         pieces: Mapping[int, bytes] | None = None,
+        compressed: bool = False,
     ) -> None:
-        """A regular file; ``pieces`` at offsets and ``size`` make a sparse one."""
+        """A regular file; ``pieces`` at offsets and ``size`` make a sparse one; btrfs can compress it."""
         name = _bytes(path)
         self._parents(name)
         if data is None and pieces is None and size is None:
             data = b"layer %d: %b\n" % (self.number, name)
         with open(self.at(name), "wb") as file:
+            if compressed:
+                kernel.set_inode_flags(self.at(name), kernel.FS_COMPR_FL, among=kernel.FS_COMPR_FL)
             if data:
                 file.write(data)
             for offset, piece in (pieces or {}).items():
@@ -180,11 +184,23 @@ class Layer:
     def forget(self, path: PathLike) -> None:
         """The case has removed or renamed ``path`` itself."""
         self._times.pop(_bytes(path), None)
+        self._flags.pop(_bytes(path), None)
+
+    def flags(self, path: PathLike, flags: int) -> None:
+        """The inode flags (``chattr``) that ``path`` has at last."""
+        self._flags[_bytes(path)] = flags
 
     def finish(self) -> None:
-        """Sets all times, when nothing will change a directory any more."""
+        """Sets all times, when nothing will change a directory any more, and then flags, which forbid it."""
         for name, mtime in self._times.items():
             os.utime(self.at(name), ns=(mtime, mtime), follow_symlinks=False)
+        for name, flags in self._flags.items():
+            kernel.set_inode_flags(self.at(name), flags, among=kernel.KEPT_FLAGS)
+
+    def unlock(self) -> None:
+        """Takes all flags away again, or nobody could remove the layer."""
+        for name in self._flags:
+            kernel.set_inode_flags(self.at(name), 0, among=kernel.KEPT_FLAGS)
 
     # -- inside
 
@@ -272,6 +288,11 @@ class Chain:
             one.finish()
         return [one.root for one in self.layers]
 
+    def unlock(self) -> None:
+        """Takes the inode flags away that ``finish`` has set."""
+        for one in self.layers:
+            one.unlock()
+
 
 # -- values of well-known xattrs
 
@@ -304,8 +325,3 @@ RICH_ACL = acl(
 
 #: cap_net_raw=ep in the form of VFS_CAP_REVISION_2.
 CAP_NET_RAW = struct.pack("<IIIII", 0x02000001, 1 << 13, 0, 0, 0)
-
-
-def make_immutable(layer: Layer, path: PathLike, immutable: bool = True) -> None:
-    """``chattr +i`` (or ``-i``) on a file of a layer."""
-    kernel.set_immutable(layer.at(path), immutable)

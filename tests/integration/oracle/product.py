@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import layermelt
 from layermelt import errors
@@ -18,10 +19,11 @@ def build(
     *,
     userxattr: bool = False,
     threads: int | None = 2,
+    **shape: Any,
 ) -> layermelt.BuildResult:
     """An image of ``layers`` (base first), without waiting for the disk."""
     return layermelt.build_rootfs(
-        None, output, layers=layers, userxattr=userxattr, threads=threads, sync=False
+        None, output, layers=layers, userxattr=userxattr, threads=threads, sync=False, **shape
     )
 
 

@@ -7,15 +7,20 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from hypothesis import strategies as st
 
+from integration.oracle import kernel
 from integration.oracle.layer import CAP_NET_RAW, RICH_ACL, Chain, Layer
+
+if TYPE_CHECKING:
+    from hypothesis.vendor.pretty import RepresentationPrinter
 
 #: Few, so that layers meet in the same names.
 COMMON_NAMES = (b"a", b"b", b"c", b"d\n", b"\xff", b".wh.a", b"lost+found", b"n" * 255)
-#: What an EA block holds beside its head (32 bytes) and the closing zeros (4).
-XATTR_ROOM = 4096 - 32 - 4
+#: What the least EA block holds beside its head (32 bytes) and the closing zeros (4).
+XATTR_ROOM = 1024 - 32 - 4
 SECOND = 10**9
 
 
@@ -42,6 +47,11 @@ class Node:
     device: tuple[int, int] = (0, 0)
     opaque: bytes | None = None
     redirect: bytes | None = None
+    #: Those of ``chattr``.
+    flags: int = 0
+    default_acl: bool = False
+    #: Written compressed, where the store can.
+    compressed: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,6 +66,10 @@ class LayerSpec:
     nodes: tuple[tuple[int, bytes, Node], ...]
     #: (which inode, which directory, name)
     links: tuple[tuple[int, int, bytes], ...]
+
+    def _repr_pretty_(self, printer: RepresentationPrinter, cycle: bool) -> None:
+        """Hypothesis would show the calls that made it, and needs minutes for so many in one another."""
+        printer.text(repr(self))
 
 
 def _edges(*values: int, least: int, most: int) -> st.SearchStrategy[int]:
@@ -91,12 +105,12 @@ targets = st.binary(min_size=1, max_size=200).filter(lambda target: b"\0" not in
 
 
 def _fitting(pairs: Mapping[str, bytes]) -> tuple[tuple[str, bytes], ...]:
-    """As many as one EA block takes whatever an inode takes."""
+    """As many as the least EA block has names for; values have inodes of their own at need."""
     room = XATTR_ROOM
     chosen = []
     for name, value in sorted(pairs.items()):
         suffix = name.split(".", 1)[1].encode()
-        need = 16 + (len(suffix) + 3) // 4 * 4 + (len(value) + 3) // 4 * 4
+        need = 16 + (len(suffix) + 3) // 4 * 4
         if need <= room:
             room -= need
             chosen.append((name, value))
@@ -108,7 +122,10 @@ def _xattrs(*namespaces: str) -> st.SearchStrategy[tuple[tuple[str, bytes], ...]
         st.characters(min_codepoint=1, max_codepoint=0x2FF), min_size=1, max_size=40
     )
     value = st.binary(max_size=80) | st.builds(
-        lambda byte, length: bytes([byte]) * length, st.integers(0, 255), st.integers(0, 4040)
+        lambda byte, length: bytes([byte]) * length,
+        st.integers(0, 255),
+        # ext4 has room for 4040, btrfs for 16,000 or so, and 65,536 is all that a value may have.
+        _edges(4040, 16_000, 65_536, least=0, most=4040),
     )
     name = st.builds("{}.{}".format, st.sampled_from(namespaces), suffix)
     ordinary = st.dictionaries(name, value, max_size=6)
@@ -123,19 +140,28 @@ _with_user = _attributes("user", "trusted", "security")
 _without_user = _attributes("trusted", "security")
 _plain = st.builds(Attributes, modes, owners, owners, times, st.just(()))
 
+flags = st.sampled_from([0] * 12 + [1 << n for n in (4, 5, 6, 7)] + [kernel.KEPT_FLAGS])
+
 files = st.one_of(
-    st.builds(Node, st.just("file"), _with_user, data=st.binary(max_size=300)),
+    st.builds(Node, st.just("file"), _with_user, data=st.binary(max_size=300), flags=flags),
     st.builds(
         Node,
         st.just("file"),
         _plain,
         data=st.builds(lambda byte, n: bytes([byte]) * n, st.integers(0, 255), st.integers(0, 40_000)),
+        compressed=st.booleans(),
     ),
     st.builds(
         Node,
         st.just("file"),
         _plain,
-        pieces=st.lists(st.tuples(st.integers(0, 1 << 20), st.binary(max_size=5000)), max_size=8).map(tuple),
+        pieces=st.lists(
+            st.tuples(
+                _edges(2**32 - 1, 2**32, 2**41, least=0, most=1 << 20) | st.integers(0, 1 << 20),
+                st.binary(max_size=5000),
+            ),
+            max_size=8,
+        ).map(tuple),
         hole_after=st.integers(0, 1 << 21),
     ),
 )
@@ -169,10 +195,31 @@ directories = st.builds(
     _with_user,
     opaque=st.sampled_from([None, None, None, None, b"y", b"x"]),
     redirect=st.one_of(st.none(), st.none(), st.none(), redirects),
+    flags=flags,
+    default_acl=st.sampled_from([False] * 9 + [True]),
 )
 
 _any_node = st.one_of(directories, directories, files, files, others)
 _index = st.integers(0, 30)
+
+#: What has no sense where nothing is free and nothing written.
+READONLY: dict[str, object] = {"journal": "auto", "reserved": 0}
+
+#: Wishes that an image of any tree of these can have.
+options = st.fixed_dictionaries(
+    {
+        "profile": st.sampled_from(["default", "default", "compat", "readonly"]),
+        "block_size": st.sampled_from([1024, 2048, 4096, 4096]),
+        # The second number is no multiple of a block.
+        "size": st.sampled_from(["auto", "min", 300 << 20, (5 << 30) + 12_345]),
+        "free_space": st.sampled_from([0, 1, 256 << 20]),
+        "journal": st.sampled_from(["auto", "auto", "none", 4 << 20]),
+        "reserved": st.sampled_from([0, 0, 1 << 20]),
+        "inodes": st.sampled_from([None, None, 5000]),
+        "inode_flags": st.booleans(),
+        "threads": st.sampled_from([1, 2, 5]),
+    }
+).map(lambda wish: wish | READONLY if wish["profile"] == "readonly" else wish)
 
 layers = st.builds(
     LayerSpec,
@@ -198,7 +245,7 @@ def make(chain: Chain, spec: LayerSpec, *, marks: bool) -> None:
             _make_directory(layer, path, node, marks=marks)
             places.append(path)
         elif marks or "whiteout" not in node.kind:
-            _make_other(layer, path, node)
+            _make_other(layer, path, node, chain.fs)
             inodes.append(path)
     for inode, index, name in spec.links:
         path = _join(places[index % len(places)], name)
@@ -220,11 +267,14 @@ def _make_directory(layer: Layer, path: bytes, node: Node, *, marks: bool) -> No
         mtime=one.mtime,
         opaque=node.opaque if marks else None,
         redirect=node.redirect if marks and layer.prefix.startswith("trusted") else None,
+        xattrs={"system.posix_acl_default": RICH_ACL} if node.default_acl else None,
     )
+    if node.flags:
+        layer.flags(path, node.flags)
     _set_xattrs(layer, path, one.xattrs)
 
 
-def _make_other(layer: Layer, path: bytes, node: Node) -> None:
+def _make_other(layer: Layer, path: bytes, node: Node, fs: str) -> None:
     one = node.attributes
     if node.kind == "whiteout":
         layer.whiteout(path, mode=one.mode)
@@ -236,9 +286,12 @@ def _make_other(layer: Layer, path: bytes, node: Node) -> None:
     if node.kind == "symlink":
         layer.symlink(path, node.data, uid=uid, gid=gid, mtime=mtime)
     elif node.kind in ("char", "block", "fifo", "socket"):
-        # char 0:0 would be a whiteout, which has a kind of its own.
         major, minor = node.device
-        minor = 1 if node.kind == "char" and node.device == (0, 0) else minor
+        if fs == "xfs":
+            # It has 9 and 18 bits for them, and answers EINVAL beyond.
+            major, minor = major % 2**9, minor % 2**18
+        # char 0:0 would be a whiteout, which has a kind of its own.
+        minor = 1 if node.kind == "char" and (major, minor) == (0, 0) else minor
         layer.node(path, node.kind, major, minor, mode=one.mode, uid=uid, gid=gid, mtime=mtime)
     else:
         pieces = dict(node.pieces)
@@ -254,7 +307,10 @@ def _make_other(layer: Layer, path: bytes, node: Node) -> None:
             pieces=pieces,
             size=size,
             xattrs=SPECIAL.get(node.kind),
+            compressed=node.compressed and fs == "btrfs",
         )
+        if node.flags:
+            layer.flags(path, node.flags)
     _set_xattrs(layer, path, one.xattrs)
 
 

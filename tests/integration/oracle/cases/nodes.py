@@ -6,7 +6,7 @@ import os
 
 from integration.oracle import kernel
 from integration.oracle.chains import Claims, case
-from integration.oracle.layer import RICH_ACL, Chain, make_immutable
+from integration.oracle.layer import RICH_ACL, Chain
 
 FALLOC_FL_KEEP_SIZE = 1
 SECOND = 10**9
@@ -132,10 +132,20 @@ def times(chain: Chain) -> Claims:
 @case("2.11")
 def times_at_both_ends(chain: Chain) -> Claims:
     base, top = chain.two()
-    base.file("first", mtime=FIRST_SECOND * SECOND)
-    top.file("last", mtime=LAST_SECOND * SECOND)
+    for layer, name, time in (
+        (base, "first", FIRST_SECOND * SECOND),
+        (top, "last", LAST_SECOND * SECOND),
+    ):
+        layer.file(f"{name}/file", mtime=time)
+        layer.symlink(f"{name}/inline", "t", mtime=time)
+        layer.symlink(f"{name}/long", "t" * 60, mtime=time)
+        layer.node(f"{name}/char", "char", 1, 3, mtime=time)
+        layer.node(f"{name}/block", "block", 7, 0, mtime=time)
+        layer.node(f"{name}/fifo", "fifo", mtime=time)
+        layer.node(f"{name}/socket", "socket", mtime=time)
+        layer.directory(name, mtime=time)
     top.root_attributes(mtime=FIRST_SECOND * SECOND)
-    return {"first": "file", "last": "file"}
+    return {"first/socket": "socket", "last/char": "char"}
 
 
 @case(
@@ -230,6 +240,21 @@ def preallocated_files(chain: Chain) -> Claims:
     return {"beyond": b"short"}
 
 
+@case("2.11", stores=("btrfs",))
+def compressed_files(chain: Chain) -> Claims:
+    """Their extents are no places to read from, and how they are compressed is an attribute of btrfs alone."""
+    base, top = chain.two()
+    text = b"melted " * 30_000
+    base.file("f", text, compressed=True, xattrs={"user.a": b"1"})
+    base.file("holes", pieces={0: text, 1 << 20: text}, size=3 << 20, compressed=True)
+    top.file("small", b"inline in the tree", compressed=True)
+    top.directory("d", xattrs={"btrfs.compression": b"zstd"})
+    top.file("d/inherits", text)
+    top.finish()
+    os.sync()
+    return {"f": text, "d/inherits": text}
+
+
 @case("2.11", stores=("ext4",))
 def file_larger_than_an_extent_and_a_group(chain: Chain) -> Claims:
     """An extent holds 128 MiB, and so does a block group."""
@@ -244,9 +269,7 @@ def file_larger_than_an_extent_and_a_group(chain: Chain) -> Claims:
 def immutable_lower_file(chain: Chain) -> Claims:
     base, top = chain.two()
     base.file("f")
-    base.finish()
-    make_immutable(base, "f")
-    base.forget("f")
+    base.flags("f", kernel.FS_IMMUTABLE_FL)
     top.file("g")
     return {"f": "file"}
 

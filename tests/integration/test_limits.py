@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from integration.conftest import Judge, Stores
-from integration.oracle import core, judge, kernel, mounts
+from integration.oracle import core, judge, kernel, mounts, product
 from integration.oracle.compare import differences, report
 from integration.oracle.dump import dump
-from integration.oracle.layer import CAP_NET_RAW, RICH_ACL, Chain
+from integration.oracle.layer import CAP_NET_RAW, RICH_ACL, Chain, Layer
 
 pytestmark = pytest.mark.root
 
@@ -96,7 +97,7 @@ def test_attributes_lie_in_the_inode_as_the_kernel_puts_them(
 
 
 @pytest.mark.parametrize("size", [65_535, 65_536])
-@pytest.mark.parametrize("fs", ["xfs", "btrfs"])
+@pytest.mark.parametrize("fs", ["ext4-ea_inode", "xfs", "btrfs"])
 def test_the_longest_value(fs: str, size: int, stores: Stores, tmp_path: Path, judge_image: Judge) -> None:
     if fs == "btrfs":
         size = 16_000  # a value of btrfs fits into one of its nodes
@@ -105,6 +106,7 @@ def test_the_longest_value(fs: str, size: int, stores: Stores, tmp_path: Path, j
     layer.file("f", xattrs={"user.v": b"v" * size})
     layer.directory("d", xattrs={"user.v": b"v" * size, "user.w": b"w" * size})
     layer.symlink("s", "target", xattrs={"trusted.v": b"t" * size})
+    layer.node("c", "char", 1, 3, xattrs={"trusted.v": b"c" * size})
     layers = chain.finish()
     output = tmp_path / "image.ext4"
     core.build(layers, output)
@@ -112,3 +114,82 @@ def test_the_longest_value(fs: str, size: int, stores: Stores, tmp_path: Path, j
     with mounts.overlay(layers) as merged, mounts.image(output) as mounted:
         lines = differences(dump(merged), dump(mounted))
     assert not lines, report(lines)
+
+
+@pytest.fixture(scope="module")
+def large_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """An xfs of 8 TiB, which has inode numbers of more than 32 bits, and files of 16 TiB."""
+    if missing := mounts.missing_tools("xfs"):
+        pytest.skip(f"no xfs store: {missing}")
+    with mounts.loop_store("xfs", tmp_path_factory.mktemp("large"), size=8 << 40) as mounted:
+        yield mounted
+
+
+def test_inode_numbers_of_64_bits(large_store: Path, tmp_path: Path, judge_image: Judge) -> None:
+    """xfs puts directories into its groups by turns, and the group is the number's upper part."""
+    chain = Chain(large_store / "chain", "xfs")
+    layer = chain.layer()
+    low: dict[int, list[int]] = {}
+    for number in range(16):
+        layer.file(f"d{number}/f", b"%d" % number)
+        layer.link(f"d{number}/f", f"d{number}/same")
+        found = os.stat(layer.at(f"d{number}/f")).st_ino
+        low.setdefault(found & 0xFFFF_FFFF, []).append(found)
+    assert any(len(set(numbers)) > 1 for numbers in low.values()), "no two are alike in 32 bits"
+    layers = chain.finish()
+    output = tmp_path / "image.ext4"
+    core.build(layers, output)
+    judge_image(output)
+    with mounts.overlay(layers) as merged, mounts.image(output) as mounted:
+        lines = differences(dump(merged), dump(mounted))
+    assert not lines, report(lines)
+
+
+def test_the_largest_image(large_store: Path) -> None:
+    """16 TiB. e2fsck goes through its 131,072 groups in 75 s, silently, and is not asked each time."""
+    chain = Chain(large_store / "one", "xfs")
+    chain.layer().file("f")
+    layers = chain.finish()
+    output = large_store / "image.ext4"
+    made = core.build(layers, output, size=16 << 40)
+    assert made.image_bytes == output.stat().st_size == 16 << 40
+    assert judge.own_complaints(output) == []
+    with mounts.overlay(layers) as merged, mounts.image(output) as mounted:
+        lines = differences(dump(merged), dump(mounted))
+        # One for each 16 KiB.
+        assert os.statvfs(mounted).f_files == 1 << 30
+    assert not lines, report(lines)
+    assert output.stat().st_blocks * 512 < 300 << 20
+    with pytest.raises(Exception, match=r"an image of \d+ bytes would be larger"):
+        core.build(layers, large_store / "larger.ext4", size=(16 << 40) + 4096)
+
+
+def nodes_of(layer: Layer, directory: str, time: int) -> list[str]:
+    """One node of each kind with that mtime; their paths."""
+    layer.directory(directory)
+    layer.file(f"{directory}/file", mtime=time)
+    layer.directory(f"{directory}/directory", mtime=time)
+    layer.symlink(f"{directory}/symlink", "t", mtime=time)
+    for kind in ("char", "block", "fifo", "socket"):
+        layer.node(f"{directory}/{kind}", kind, 1, 3, mtime=time)
+    return [f"{directory}/{name}" for name in os.listdir(os.fsdecode(layer.at(directory)))]
+
+
+@pytest.mark.parametrize("fs", ["xfs", "btrfs"])
+def test_times_beyond_ext4_are_the_nearest_ones(
+    fs: str, stores: Stores, tmp_path: Path, judge_image: Judge
+) -> None:
+    chain = Chain(stores(fs) / "chain", fs)
+    layer = chain.layer()
+    # The end of xfs' own time is in 2486.
+    late = nodes_of(layer, "late", 0x3_C000_0000 * 10**9 if fs == "xfs" else 2**40 * 10**9)
+    early = [] if fs == "xfs" else nodes_of(layer, "early", -(2**40) * 10**9)
+    output = tmp_path / "image.ext4"
+    result = product.build(chain.finish(), output)
+    (warning,) = result.warnings
+    assert f"({len(late) + len(early) - 1} more such)" in warning
+    judge_image(output)
+    with mounts.image(output) as mounted:
+        times = {(mounted / path).lstat().st_mtime_ns for path in late}
+        assert times == {0x3_7FFF_FFFF * 10**9}
+        assert {(mounted / path).lstat().st_mtime_ns for path in early} <= {-(2**31) * 10**9}

@@ -326,3 +326,48 @@ def test_a_damaged_log(name: str, crashed_image: Path, tmp_path: Path) -> None:
         subprocess.run(["umount", str(target)], capture_output=True, check=False)
     with pytest.raises(CorruptImageError, match="journal"):
         diff_trees(copy, tmp_path)
+
+
+def word(at: int, to: int) -> Callable[[Log], object]:
+    """Changes four bytes of the journal's superblock."""
+    return lambda log: log.change(0, at, to.to_bytes(4, "big"))
+
+
+#: Words of our message, and whether the kernel refuses the mount, too.
+SENSELESS: dict[str, tuple[Callable[[Log], object], str, bool]] = {
+    "no superblock": (word(0, 0), "no superblock", True),
+    "asynchronous commits": (word(0x28, 0x4), "features that are not known", False),
+    "fast commits": (word(0x28, 0x20), "features that are not known", False),
+    "checksums of commits": (word(0x24, 0x1), "features that are not known", False),
+    "larger blocks": (word(0x0C, 8192), "blocks of 8192 bytes", True),
+    "begins nowhere": (word(0x1C, 1 << 20), "begins at block", True),
+    "first block is none": (word(0x14, 0), "begins at block", True),
+    "longer than itself": (word(0x10, 1 << 20), "begins at block", True),
+    "too many revocations": (
+        lambda log: log.change(log.of(REVOKE)[0], 12, (5000).to_bytes(4, "big")),
+        "too long",
+        True,
+    ),
+    "a block behind the end": (
+        lambda log: log.change(log.of(DESCRIPTOR)[0], 12, (1 << 30).to_bytes(4, "big")),
+        "behind the end",
+        True,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SENSELESS)
+def test_a_log_that_makes_no_sense(name: str, tmp_path: Path) -> None:
+    change, words, is_refused = SENSELESS[name]
+    tree, image, at = with_a_file(tmp_path, "-O", "^metadata_csum")
+    (tmp_path / "block").write_bytes(b"n" * 4096)
+    debugfs_transactions(image, [], [f"-b {at[0]} {tmp_path}/block", f"-r {at[1]}"])
+    change(Log(image))
+    with pytest.raises(CorruptImageError, match=words):
+        diff_trees(image, tree)
+    target = tmp_path / "target"
+    target.mkdir()
+    done = subprocess.run(["mount", "-o", "loop", str(image), str(target)], capture_output=True)
+    subprocess.run(["umount", str(target)], capture_output=True, check=False)
+    if is_refused:
+        assert done.returncode != 0

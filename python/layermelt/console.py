@@ -245,6 +245,8 @@ def _printable(text: str) -> str:
     return "".join(escaped)
 
 
+#: Names that stand as they are, as nearly all do: printable ASCII but blank, quote, backslash.
+_PLAIN = re.compile(rb"[!#-\[\]-~]+")
 _ESCAPES = {"\n": "\\n", "\t": "\\t", "\r": "\\r", '"': '\\"', "\\": "\\\\"}
 
 
@@ -254,6 +256,8 @@ def name_text(name: bytes, *, quoted: bool = False) -> str:
     It stands in double quotes when it has a blank, a quote, a backslash or what stdout cannot
     say or a terminal would obey; then a byte of such is ``\xNN``. The empty name is ``""``.
     """
+    if not quoted and _PLAIN.fullmatch(name):
+        return name.decode("ascii")
     encoding = getattr(sys.stdout, "encoding", None) or "ascii"
     parts = []
     for char in name.decode("utf-8", "surrogateescape"):
@@ -334,7 +338,7 @@ def _has_half(name: str) -> bool:
 
 
 def write_results(text: str) -> None:
-    """A part of the results, of ASCII, as it is."""
+    """A part of the results, in which nothing is left to be escaped."""
     with _results():
         _write(sys.stdout, text)
 

@@ -15,7 +15,6 @@ from layermelt.console import (
     errors,
     json_text,
     name_text,
-    print_text,
     say,
     write_results,
 )
@@ -125,33 +124,52 @@ def command(
 class _Listing:
     """Differences are printed as they come, so that any number of them needs no memory."""
 
+    #: So many characters are printed at once.
+    PORTION = 1 << 16
+
+    def __init__(self) -> None:
+        self._held: list[str] = []
+        self._length = 0
+
     def tell(self, difference: Difference) -> None:
         raise NotImplementedError
 
     def end(self, result: DiffResult) -> None:
         """After the last one."""
+        del result
+        write_results("".join(self._held))
+
+    def _put(self, text: str) -> None:
+        self._held.append(text)
+        self._length += len(text)
+        if self._length >= self.PORTION:
+            write_results("".join(self._held))
+            self._held.clear()
+            self._length = 0
 
 
 class _TextListing(_Listing):
     def tell(self, difference: Difference) -> None:
-        print_text(_line(difference))
+        self._put(_line(difference) + "\n")
 
 
 class _JsonListing(_Listing):
     """One document; its list of differences is written first."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._lead = '{"differences": [\n'
 
     def tell(self, difference: Difference) -> None:
-        write_results(self._lead + json_text(difference.as_dict()))
+        self._put(self._lead + json_text(difference.as_dict()))
         self._lead = ",\n"
 
     def end(self, result: DiffResult) -> None:
         rest = result.as_dict()
         del rest["differences"]
         begin = self._lead if self._lead != ",\n" else ""
-        write_results(f"{begin}\n], {json_text(rest)[1:]}\n")
+        self._put(f"{begin}\n], {json_text(rest)[1:]}\n")
+        super().end(result)
 
 
 _MARKS = {"only-a": "-", "only-b": "+", "changed": "~"}
@@ -162,14 +180,18 @@ def _line(difference: Difference) -> str:
     if difference.kind == "changed":
         what = "; ".join(_change_text(change) for change in difference.changes)
         if difference.below:
-            what += f"; {difference.below:,} names below"
+            what += f"; {_count(difference.below, 'name')} below"
     else:
         what = difference.type or ""
         if difference.size is not None:
-            what += f", {difference.size:,} bytes"
+            what += f", {_count(difference.size, 'byte')}"
         if difference.below:
-            what += f", {difference.below:,} names below"
+            what += f", {_count(difference.below, 'name')} below"
     return f"{_MARKS[difference.kind]} {path}  {what}"
+
+
+def _count(number: int, what: str, many: str | None = None) -> str:
+    return f"{number:,} {what if number == 1 else many or what + 's'}"
 
 
 def _change_text(change: FieldChange) -> str:
@@ -219,10 +241,11 @@ _VALUES: dict[str, Callable[[Any], str]] = {
 
 
 def _summary(result: DiffResult) -> str:
-    sides = f"A {result.a}: {result.entries_a:,} entries\nB {result.b}: {result.entries_b:,} entries\n"
+    entries = [_count(number, "entry", "entries") for number in (result.entries_a, result.entries_b)]
+    sides = f"A {result.a}: {entries[0]}\nB {result.b}: {entries[1]}\n"
     if result.equal:
         return f"{sides}equal ({result.seconds:.2f} s)"
     return (
-        f"{sides}{result.count:,} differences: {result.only_a:,} only in A, {result.only_b:,} only in B, "
+        f"{sides}{_count(result.count, 'difference')}: {result.only_a:,} only in A, {result.only_b:,} only in B, "
         f"{result.changed:,} changed ({result.seconds:.2f} s)"
     )

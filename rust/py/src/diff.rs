@@ -106,20 +106,18 @@ pub(crate) fn diff_trees(
         });
         // Images are read by descriptors that are open; layers are gone through again.
         set(&area, Area::Layer);
-        let counts = diff::diff(
-            sides[0],
-            sides[1],
-            &options,
-            threads,
-            control,
-            |difference| {
-                let told = Python::attach(|py| tell.call1(py, (python(py, difference)?,)));
-                told.map(drop).map_err(|error| {
-                    set(&raised, Some(error));
-                    Error::Interrupted
-                })
-            },
-        )?;
+        let tell = |difference: &Difference<'_>| {
+            let told = Python::attach(|py| tell.call1(py, (python(py, difference)?,)));
+            told.map(drop).map_err(|error| {
+                set(&raised, Some(error));
+                Error::Interrupted
+            })
+        };
+        // Python knows this thread from here on: otherwise it would make and
+        // forget a state of it for each difference.
+        let counts = Python::attach(|py| {
+            py.detach(|| diff::diff(sides[0], sides[1], &options, threads, control, tell))
+        })?;
         Ok(Compared {
             counts,
             trees: [a.tree.counts(), b.tree.counts()],

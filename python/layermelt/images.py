@@ -61,6 +61,7 @@ class ImageReport:
         journal: ``none``, ``inode N``, or ``device UUID``.
         state: ``clean``, or what is not.
         deep: Whether every inode, directory, bitmap and quota was looked at.
+        notes: What is there but was not looked at, in words; no problem.
     """
 
     path: str
@@ -80,6 +81,7 @@ class ImageReport:
     journal: str
     state: str
     deep: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def sound(self) -> bool:
@@ -107,6 +109,7 @@ class ImageReport:
             "journal": self.journal,
             "state": self.state,
             "deep": self.deep,
+            "notes": list(self.notes),
         }
 
 
@@ -161,6 +164,7 @@ def check_image(path: StrPath, *, deep: bool = False, progress: Progress | None 
         journal=f"device {_uuid.UUID(device)}" if kind == "device" else report.journal,
         state=report.state,
         deep=deep,
+        notes=tuple(report.notes),
     )
 
 

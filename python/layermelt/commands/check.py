@@ -41,6 +41,9 @@ def command(image: str, *, deep: bool, as_json: bool) -> None:
             print_json(report.as_dict())
         elif report.sound:
             print_text(f"{image}: sound ext4, {size_text(report.size)}, {len(report.features)} features")
+        if not as_json:
+            for note in report.notes:
+                say(f"{image}: not looked at: {note}")
         if not report.sound:
             if not as_json:
                 say(problems_text(report))

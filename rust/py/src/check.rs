@@ -46,6 +46,11 @@ impl ImageReport {
     }
 
     #[getter]
+    fn notes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        PyTuple::new(py, &self.0.notes)
+    }
+
+    #[getter]
     fn uuid<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
         PyBytes::new(py, &self.0.uuid)
     }

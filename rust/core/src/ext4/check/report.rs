@@ -26,6 +26,8 @@ pub struct ImageReport {
     pub problems: Vec<Problem>,
     /// How many further problems are not in `problems`.
     pub more_problems: u64,
+    /// What was not looked at, though it is there: no problem, but not nothing.
+    pub notes: Vec<String>,
     /// `s_uuid`
     pub uuid: [u8; 16],
     /// `s_volume_name`, up to its first NUL.

@@ -86,7 +86,12 @@ impl Deep<'_> {
 
     /// Looks at an inode's block of attributes.
     pub(super) fn attribute_block(&mut self, number: u32, inode: &Inode) -> Result<Charge> {
-        let block = inode.file_acl;
+        // What else is in the high half is told of ordinary inodes.
+        let block = if self.sb.has_incompat(incompat::SIXTY_FOUR_BIT) {
+            inode.file_acl
+        } else {
+            inode.file_acl & 0xffff_ffff
+        };
         if block == 0 {
             return Ok(Charge::default());
         }

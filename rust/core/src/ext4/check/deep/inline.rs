@@ -13,22 +13,26 @@ const SYSTEM: u8 = 7;
 
 impl Deep<'_> {
     /// The rest of inline data, behind `i_block`: the attribute system.data.
+    /// `None` when there is none, or when any of the attributes is one that
+    /// keeps e2fsck from reading them (`read_xattrs_from_buffer`).
     pub(super) fn inline_rest<'r>(raw: &'r [u8], inode: &Inode) -> Option<&'r [u8]> {
-        let area = in_inode(raw, inode)?;
+        let area = in_inode(raw, inode).filter(|_| inode.i_extra_isize != 0)?;
+        let values = &area[INODE_HEADER_SIZE..];
+        let mut found = None;
         let mut at = INODE_HEADER_SIZE;
         while let Ok(Some(entry)) = xattr::entry(area, at) {
-            if entry.e_name_index == SYSTEM && entry.name == b"data" && entry.e_value_inum == 0 {
-                let begin = INODE_HEADER_SIZE + usize::from(entry.e_value_offs);
-                let size = entry.e_value_size as usize;
-                return if size == 0 {
-                    Some(&[])
-                } else {
-                    area.get(begin..begin.checked_add(size)?)
-                };
+            if entry.e_value_inum == 0 {
+                let begin = usize::from(entry.e_value_offs);
+                let end = begin.checked_add(entry.e_value_size as usize)?;
+                // Also of those without a byte.
+                let value = values.get(begin..end)?;
+                if entry.e_name_index == SYSTEM && entry.name == b"data" {
+                    found = found.or(Some(value));
+                }
             }
             at += entry.len();
         }
-        None
+        found
     }
 
     /// `ext2fs_inline_data_size`

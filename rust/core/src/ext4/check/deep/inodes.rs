@@ -7,7 +7,9 @@ use crate::error::Result;
 use crate::ext4::read::bytes::u32_at;
 use crate::ext4::read::extent::Header;
 use crate::ext4::read::features::{compat, incompat, ro_compat};
-use crate::ext4::read::inode::{self, flags, Inode, Kind, BAD_INODE, OLD_SIZE, ROOT_INODE};
+use crate::ext4::read::inode::{
+    self, flags, Inode, Kind, BAD_INODE, JOURNAL_INODE, OLD_SIZE, ROOT_INODE,
+};
 
 /// Bytes of an inode table that are read at once.
 const WINDOW: u64 = 1 << 20;
@@ -87,6 +89,7 @@ impl Deep<'_> {
         };
         if self.is_reserved(number) || self.is_special(number) {
             self.deleted_reserved(number, &inode);
+            self.flags_of_any(number, &inode);
             return self.reserved_inode(number, &inode);
         }
         if !self.is_in_use(number, &inode) {
@@ -100,17 +103,21 @@ impl Deep<'_> {
         entry.holds_value = inode.has(flags::EA_INODE);
         entry.indexed = inode.has(flags::INDEX);
         self.fields(number, &inode);
+        self.flags_of_any(number, &inode);
         let inside = self.extra_space(number, raw, &inode)?;
         let values = inside + self.attribute_block(number, &inode)?;
         let mut map = Mapped::of(number, &inode);
         map.clusters = values.clusters;
         match kind {
             Some(Kind::Directory) => {
-                self.directories.push(Directory {
-                    number,
-                    parent: 0,
-                    dotdot: 0,
-                });
+                // One that was removed while it was open has no names any more.
+                if inode.i_links_count != 0 || !self.orphans.contains(&number) {
+                    self.directories.push(Directory {
+                        number,
+                        parent: 0,
+                        dotdot: 0,
+                    });
+                }
                 let group = (number - 1) / self.geometry.inodes_per_group;
                 self.groups[group as usize].directories += 1;
             }
@@ -124,8 +131,13 @@ impl Deep<'_> {
         }
         self.data(&inode, &mut map)?;
         self.inline(number, &inode, raw)?;
+        self.encrypted(number, &inode, raw)?;
         if !Self::is_inline_symlink(&inode) {
             self.charge(number, &inode, map.clusters, values);
+        }
+        if self.orphans.contains(&number) {
+            // It is still to be cut, so that its blocks are more than its size.
+            return Ok(());
         }
         self.sizes(&inode, &map);
         Ok(())
@@ -133,6 +145,10 @@ impl Deep<'_> {
 
     /// Whether it is in use, and what is wrong with how it says so.
     fn is_in_use(&mut self, number: u32, inode: &Inode) -> bool {
+        if self.orphans.contains(&number) {
+            // i_dtime is the next of them.
+            return true;
+        }
         self.low_dtime(number, inode);
         if inode.i_links_count == 0 {
             if inode.i_dtime == 0 && inode.i_mode != 0 {
@@ -178,7 +194,7 @@ impl Deep<'_> {
         }
     }
 
-    /// Fields that have to be zero, and flags that need a feature.
+    /// Fields that have to be zero, and flags that need a feature, of files.
     fn fields(&mut self, number: u32, inode: &Inode) {
         let directory = inode.kind() == Some(Kind::Directory);
         let mut bad = |text: &str| {
@@ -201,6 +217,30 @@ impl Deep<'_> {
             self.report
                 .problem("inode-flags", format!("inode {number}: {text}"));
         };
+        if inode.has(flags::IMAGIC) {
+            bad("it has the flag imagic");
+        }
+        if inode.has(flags::INDEX) && (!directory || !self.sb.has_compat(compat::DIR_INDEX)) {
+            bad("it has an index, but is no directory, or the file system does not have the feature");
+        }
+        if inode.has(flags::ENCRYPT) && !self.sb.has_incompat(incompat::ENCRYPT) {
+            bad("it is encrypted, without the feature");
+        }
+        if number == ROOT_INODE && !directory {
+            self.problem(
+                "root-inode",
+                format!("inode 2 is no directory: its mode is 0{:o}", inode.i_mode),
+            );
+        }
+    }
+
+    /// Flags that those of the file system's own are asked for as well.
+    fn flags_of_any(&mut self, number: u32, inode: &Inode) {
+        let directory = inode.kind() == Some(Kind::Directory);
+        let mut bad = |text: &str| {
+            self.report
+                .problem("inode-flags", format!("inode {number}: {text}"));
+        };
         if inode.has(flags::CASEFOLD) && (!directory || !self.sb.has_incompat(incompat::CASEFOLD)) {
             bad(
                 "it folds cases, but is no directory, or the file system does not have the feature",
@@ -212,34 +252,25 @@ impl Deep<'_> {
         if inode.has(flags::INLINE_DATA) && inode.has(flags::EXTENTS) {
             bad("it has inline data and extents");
         }
-        if inode.has(flags::INLINE_DATA) && !self.sb.has_incompat(incompat::INLINE_DATA) {
+        if inode.has(flags::INLINE_DATA)
+            && number >= self.sb.s_first_ino
+            && !self.sb.has_incompat(incompat::INLINE_DATA)
+        {
             bad("it has inline data, without the feature");
         }
-        if inode.has(flags::EXTENTS) && !self.sb.has_incompat(incompat::EXTENTS) {
+        let mapped =
+            inode.i_links_count != 0 || [BAD_INODE, ROOT_INODE, JOURNAL_INODE].contains(&number);
+        if mapped && inode.has(flags::EXTENTS) && !self.sb.has_incompat(incompat::EXTENTS) {
             bad("it has extents, without the feature");
         }
-        if inode.has(flags::IMAGIC) {
-            bad("it has the flag imagic");
-        }
-        if inode.has(flags::INDEX) && (!directory || !self.sb.has_compat(compat::DIR_INDEX)) {
-            bad("it has an index, but is no directory, or the file system does not have the feature");
-        }
-        if inode.has(flags::ENCRYPT) && !self.sb.has_incompat(incompat::ENCRYPT) {
-            bad("it is encrypted, without the feature");
-        }
-        let could_be = matches!(inode.kind(), Some(Kind::Regular | Kind::Directory))
+        let could_be = mapped
+            && matches!(inode.kind(), Some(Kind::Regular | Kind::Directory))
             && !inode.has(flags::EXTENTS | flags::INLINE_DATA)
             && self.sb.has_incompat(incompat::EXTENTS)
             && Header::decode(&inode.i_block)
                 .is_some_and(|header| Self::is_extent_header(&header, 60));
         if could_be {
             bad("it has a tree of extents, but not the flag");
-        }
-        if number == ROOT_INODE && !directory {
-            self.problem(
-                "root-inode",
-                format!("inode 2 is no directory: its mode is 0{:o}", inode.i_mode),
-            );
         }
     }
 

@@ -89,7 +89,10 @@ impl Deep<'_> {
             self.control.check()?;
             for number in Table::numbers(chunk) {
                 let entry = self.inodes.get(number);
-                let own = number == 0 || self.is_reserved(number) || self.is_special(number);
+                let own = number == 0
+                    || self.is_reserved(number)
+                    || self.is_special(number)
+                    || (entry.links == 0 && self.orphans.contains(&number));
                 if entry.used && !own {
                     self.links_of(number, entry)?;
                 }

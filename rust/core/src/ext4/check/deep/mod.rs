@@ -12,6 +12,7 @@ mod bitmaps;
 mod bits;
 mod blocks;
 mod directories;
+mod encryption;
 mod extents;
 mod htree;
 mod inline;
@@ -19,12 +20,16 @@ mod inodes;
 mod journal;
 mod links;
 mod metadata;
+mod mmp;
+mod orphans;
 mod quotas;
 mod records;
 mod reserved;
 mod superblock;
 mod symlinks;
 mod table;
+
+use std::collections::HashSet;
 
 use crate::control::{Control, Phase};
 use crate::error::Result;
@@ -34,6 +39,7 @@ use crate::ext4::read::geometry::Geometry;
 use crate::ext4::read::superblock::Superblock;
 use attributes::Attributes;
 use bits::Bits;
+use encryption::Encryption;
 use quotas::Quotas;
 use table::Table;
 
@@ -54,8 +60,12 @@ pub(super) fn verify(fs: &Filesystem, report: &mut ImageReport, control: &Contro
         directories: Vec::new(),
         attributes: Attributes::default(),
         quotas: Quotas::of(&fs.sb),
+        encryption: Encryption::default(),
+        orphans: HashSet::new(),
     };
     deep.superblock();
+    deep.multiple_mounts()?;
+    deep.find_orphans()?;
     deep.read_groups()?;
     deep.mark_metadata()?;
     control.begin(Phase::Inodes, u64::from(fs.geometry.groups));
@@ -70,6 +80,7 @@ pub(super) fn verify(fs: &Filesystem, report: &mut ImageReport, control: &Contro
     deep.link_counts()?;
     control.begin(Phase::Bitmaps, u64::from(fs.geometry.groups));
     deep.bitmaps()?;
+    deep.orphan_file()?;
     deep.compare_quotas()
 }
 
@@ -115,11 +126,21 @@ struct Deep<'a> {
     directories: Vec<Directory>,
     attributes: Attributes,
     quotas: Quotas,
+    encryption: Encryption,
+    /// Inodes that the next mount deletes or cuts.
+    orphans: HashSet<u32>,
 }
 
 impl Deep<'_> {
     fn problem(&mut self, code: &'static str, text: String) {
         self.report.problem(code, text);
+    }
+
+    /// Notes, once, that something was not looked at.
+    fn note(&mut self, text: &str) {
+        if !self.report.notes.iter().any(|note| note == text) {
+            self.report.notes.push(text.to_owned());
+        }
     }
 
     /// Fills `buffer` from a block's begin on; a block that cannot be read is a

@@ -20,6 +20,9 @@ pub(super) struct Block<'a> {
 /// Encrypted names are of that many bytes at least (`EXT4_CRYPTO_BLOCK_SIZE`).
 const LEAST_ENCRYPTED: u8 = 16;
 
+/// What is told of names whose place in an index hangs on Unicode's tables.
+const NOT_FOLDED: &str = "hashes of names that are not ASCII, in directories that fold cases";
+
 impl Deep<'_> {
     /// Looks at all records; returns the least and the largest hash of a name.
     pub(super) fn records(&mut self, reading: &mut Reading, block: &Block<'_>) -> Hashes {
@@ -62,8 +65,9 @@ impl Deep<'_> {
                     names.push(record.name);
                 }
                 if let Some(index) = &reading.index {
-                    if let Some(hash) = index.hash(self.sb, &reading.inode, record.name) {
-                        hashes.note(hash);
+                    match index.hash(self.sb, &reading.inode, record.name) {
+                        Some(hash) => hashes.note(hash),
+                        None => self.note(NOT_FOLDED),
                     }
                 }
             }
@@ -79,6 +83,12 @@ impl Deep<'_> {
                 ),
             );
         }
+        let folded: Vec<Vec<u8>>;
+        if self.folds_strictly(reading) {
+            // As far as it is ASCII.
+            folded = names.iter().map(|name| name.to_ascii_lowercase()).collect();
+            names = folded.iter().map(Vec::as_slice).collect();
+        }
         names.sort_unstable();
         if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
             let name = pair[0].escape_ascii();
@@ -91,6 +101,14 @@ impl Deep<'_> {
             );
         }
         hashes
+    }
+
+    /// Names that are equal but for case, or are no UTF-8, cannot be in it
+    /// (`EXT4_ENC_STRICT_MODE_FL`).
+    fn folds_strictly(&self, reading: &Reading) -> bool {
+        reading.inode.has(flags::CASEFOLD)
+            && self.sb.has_incompat(incompat::CASEFOLD)
+            && self.sb.s_encoding_flags & 1 != 0
     }
 
     /// The first record has to be ".", the second "..".
@@ -140,9 +158,11 @@ impl Deep<'_> {
             Some("it has a name of no bytes".to_owned())
         } else if record.name == b"." || record.name == b".." {
             Some(format!("it has a further \"{shown}\""))
-        } else if reading.inode.has(flags::ENCRYPT) {
+        } else if self.policy_of(reading.number).is_some() {
             (record.name_len < LEAST_ENCRYPTED)
                 .then(|| format!("the encrypted name \"{shown}\" is too short"))
+        } else if self.folds_strictly(reading) && std::str::from_utf8(record.name).is_err() {
+            Some(format!("the name \"{shown}\" is not of UTF-8"))
         } else if record.name.iter().any(|byte| matches!(byte, 0 | b'/')) {
             Some(format!(
                 "the name \"{shown}\" has a byte that names cannot have"
@@ -213,6 +233,9 @@ impl Deep<'_> {
             );
         }
         self.file_type(number, record, entry.kind);
+        if !is_dot {
+            self.same_policy(number, target, record.file_type, entry.kind);
+        }
         if !is_dot && entry.kind == Some(Kind::Directory) {
             self.name_of_directory(number, record);
         }

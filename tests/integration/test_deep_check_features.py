@@ -1,0 +1,210 @@
+"""check_image(deep=True) on encryption, orphans, multiple mount protection and folded cases."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import struct
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from integration.corrupt import Image, crc32c
+from integration.corrupt_kinds import EXTENTS
+from integration.oracle import judge, mounts
+from layermelt import check_image
+
+ENCRYPT, CASEFOLD = 0x800, 0x40000000
+#: ``FS_IOC_ADD_ENCRYPTION_KEY``, ``FS_IOC_SET_ENCRYPTION_POLICY``
+ADD_KEY, SET_POLICY = 0xC0506617, 0x800C6613
+
+
+def encrypt(mount: Path, directory: Path, key: bytes) -> None:
+    """Makes an empty directory one that the kernel encrypts, with a policy of version 2."""
+    # struct fscrypt_add_key_arg: a key that names itself.
+    argument = bytearray(struct.pack("<II32xII32x", 2, 0, len(key), 0) + key)
+    directory.mkdir()
+    for path, number in ((mount, ADD_KEY), (directory, SET_POLICY)):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            if number == SET_POLICY:
+                # struct fscrypt_policy_v2: AES-256 as XTS and CTS, names padded to 32.
+                argument = bytearray(struct.pack("<BBBB4x16s", 2, 1, 4, 3, bytes(argument[8:24])))
+            fcntl.ioctl(descriptor, number, argument)
+        finally:
+            os.close(descriptor)
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An image with all of it, that the kernel filled."""
+    folder = tmp_path_factory.mktemp("features")
+    image = folder / "good.ext4"
+    options = "-t ext4 -b 1024 -O encrypt,orphan_file,mmp,^metadata_csum_seed"
+    command = ["mke2fs", "-q", "-F", *options.split(), str(image), "16M"]
+    subprocess.run(command, check=True, capture_output=True)
+    with mounts.writable(image) as mount:
+        for name, key in (("a", b"a" * 64), ("b", b"b" * 64)):
+            encrypt(mount, mount / name, key)
+            (mount / name / "file").write_bytes(b"secret" * 1000)
+            (mount / name / "link").symlink_to("target")
+            (mount / name / "below").mkdir()
+            os.mkfifo(mount / name / "fifo")
+        for number in range(200):
+            # So that its index has hashes of encrypted names.
+            (mount / "a" / "below" / f"{number}").touch()
+        (mount / "plain").write_bytes(b"p" * 3000)
+    return image
+
+
+@pytest.mark.root
+def test_what_the_kernel_encrypted_is_sound(good: Path, releases: list[judge.E2fsprogs]) -> None:
+    for tools in releases:
+        assert tools.run("e2fsck", "-fn", str(good)).returncode == 0
+    assert check_image(good, deep=True).problems == ()
+
+
+def _number(image: Image, directory: str, kind: int) -> int:
+    """An inode of an encrypted directory, whose names nobody can read, by its file type."""
+    for line in image.debugfs(f"ls -l {directory}").splitlines():
+        words = line.split()
+        if len(words) > 5 and int(words[1], 8) & 0o170000 == kind and not words[-1].startswith("."):
+            return int(words[0])
+    raise LookupError(directory)
+
+
+def _context(image: Image, number: int) -> int:
+    """The byte of an inode's context of encryption."""
+    first = image.inode(number) + 128 + image.u16(image.inode(number) + 128) + 4
+    while image.data[first + 1] != 9:
+        first += (16 + image.data[first] + 3) // 4 * 4
+    base = image.inode(number) + 128 + image.u16(image.inode(number) + 128) + 4
+    image.put(first + 12, 0, 4)
+    return base + image.u16(first + 2)
+
+
+def _changed_context(image: Image, number: int, at: int) -> None:
+    image.data[_context(image, number) + at] ^= 0x15
+    image.sum_inode(number)
+
+
+def _orphan_block(image: Image, change: Callable[[int], None], *, sums: bool = True) -> None:
+    number = image.u32(1024 + 0x280)
+    at = image.block_of(f"<{number}>", 2)
+    change(at)
+    if sums:
+        end = at + image.block_size - 8
+        value = crc32c(image.inode_seed(number), (at // image.block_size).to_bytes(8, "little"))
+        image.put(end + 4, crc32c(value, image.data[at:end]), 4)
+
+
+def _mmp(image: Image, at: int, value: int, *, sums: bool = True) -> None:
+    begin = image.u32(1024 + 0x168) * image.block_size
+    image.put(begin + at, value, 4)
+    if sums:
+        image.put(begin + 0x3FC, crc32c(image.seed, image.data[begin : begin + 0x3FC]), 4)
+
+
+def _no_orphan_file(image: Image) -> None:
+    image.superblock(0x5C, image.u32(1024 + 0x5C) & ~0x1000)
+    image.superblock(0x64, image.u32(1024 + 0x64) | 0x10000)
+
+
+REGULAR, DIRECTORY, SYMLINK, FIFO = 0o100000, 0o040000, 0o120000, 0o010000
+DAMAGE: dict[str, tuple[str, Callable[[Image], None]]] = {
+    "policy-none": ("encryption", lambda image: image.flag(image.number("/plain"), ENCRYPT)),
+    "policy-version": (
+        "encryption",
+        lambda image: _changed_context(image, _number(image, "/a", REGULAR), 4),
+    ),
+    "policy-of-another": (
+        "encryption",
+        lambda image: _changed_context(image, _number(image, "/b", SYMLINK), 9),
+    ),
+    "policy-of-a-directory": (
+        "encryption",
+        lambda image: _changed_context(image, _number(image, "/b", DIRECTORY), 12),
+    ),
+    "not-encrypted": (
+        "encryption",
+        lambda image: image.flag(_number(image, "/a", REGULAR), ENCRYPT, on=False),
+    ),
+    "orphan-magic": (
+        "orphan-file",
+        lambda image: _orphan_block(image, lambda at: image.put(at + image.block_size - 8, 1, 4)),
+    ),
+    "orphan-checksum": (
+        "orphan-file",
+        lambda image: _orphan_block(image, lambda at: image.put(at + image.block_size - 4, 1, 4), sums=False),
+    ),
+    "orphan-entry": (
+        "orphan-file",
+        lambda image: _orphan_block(image, lambda at: image.put(at + 8, 15, 4)),
+    ),
+    "orphan-size": ("orphan-file", lambda image: image.field(image.u32(1024 + 0x280), 4, 32 * 1024 - 7)),
+    "orphan-hole": ("orphan-file", lambda image: image.field(image.u32(1024 + 0x280), 4, 33 * 1024)),
+    "orphan-no-file": ("orphan-file", _no_orphan_file),
+    "mmp-magic": ("mmp", lambda image: _mmp(image, 0, 0x504D4E)),
+    "mmp-checksum": ("mmp", lambda image: _mmp(image, 0x3FC, 5, sums=False)),
+    "mmp-fsck": ("mmp", lambda image: _mmp(image, 4, 0xE24D4D50)),
+    "mmp-sequence": ("mmp", lambda image: _mmp(image, 4, 0xF24D4D50)),
+    "mmp-place": ("mmp", lambda image: image.superblock(0x168, 1)),
+    "journal-casefold": ("inode-flags", lambda image: image.flag(8, CASEFOLD)),
+    "journal-no-extents": ("inode-flags", lambda image: image.flag(8, EXTENTS, on=False)),
+}
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("name", DAMAGE)
+def test_damage_is_found(name: str, good: Path, tmp_path: Path, releases: list[judge.E2fsprogs]) -> None:
+    code, change = DAMAGE[name]
+    path = tmp_path / "damaged"
+    shutil.copyfile(good, path)
+    image = Image(path)
+    change(image)
+    image.save()
+    for tools in releases:
+        assert tools.run("e2fsck", "-fn", str(path)).returncode != 0
+    report = check_image(path, deep=True)
+    assert code in {problem.code for problem in report.problems}, report.problems
+
+
+def test_names_whose_case_is_not_known_are_noted(tmp_path: Path, releases: list[judge.E2fsprogs]) -> None:
+    tree, image = tmp_path / "tree", tmp_path / "image"
+    (tree / "d").mkdir(parents=True)
+    for number in range(200):
+        (tree / "d" / f"straße-{number}").touch()
+    options = "-t ext4 -b 1024 -O casefold -E encoding_flags=strict"
+    command = ["mke2fs", "-q", "-F", *options.split(), "-d", str(tree), str(image), "8M"]
+    subprocess.run(command, check=True, capture_output=True)
+    changed = Image(image)
+    changed.flag(changed.number("/d"), CASEFOLD)
+    changed.save()
+    subprocess.run(["e2fsck", "-fyD", image], check=False, capture_output=True)
+    for tools in releases:
+        assert tools.run("e2fsck", "-fn", str(image)).returncode == 0
+    report = check_image(image, deep=True)
+    assert report.problems == ()
+    assert [("ASCII" in note) for note in report.notes] == [True]
+    assert report.as_dict()["notes"] == list(report.notes)
+    # Two names that differ in case only, and one that is none.
+    for old, new in ((b"stra\xc3\x9fe-17", b"STRa\xc3\x9fe-18"), (b"stra\xc3\x9fe-17", b"stra\x9f\xc3e-17")):
+        broken = Image(image)
+        for logical in range(20):
+            at = broken.block_of("/d", logical)
+            found = broken.records(at) if at else {}
+            if old in found and (new.lower() in found or b"\xc3\x9f" not in new):
+                broken.data[found[old] + 8 : found[old] + 8 + len(old)] = new
+                broken.sum_directory(broken.number("/d"), at)
+                break
+        else:
+            pytest.fail("the names are not in one block")
+        broken.path = tmp_path / "broken"
+        broken.save()
+        for tools in releases:
+            assert tools.run("e2fsck", "-fn", str(broken.path)).returncode != 0
+        codes = {problem.code for problem in check_image(broken.path, deep=True).problems}
+        assert codes & {"directory-duplicate", "directory-name"}

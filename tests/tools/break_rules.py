@@ -4,9 +4,9 @@
     python tests/tools/break_rules.py FOLDER [WORD...]
 
 copies the project, as it is committed, into FOLDER, builds it there once per break of ``breaks.py``
-(with WORDs: those whose rule has one of them), runs the tests that can see it, and prints a
-table: rule -> cases that failed. A break that nothing notices is a gap in the
-tests; one that no longer applies is a fault of the list. Both fail the run.
+and ``image_breaks.py`` (with WORDs: those of that section, or whose rule has the word in it), runs the
+tests that can see it, and prints a table: rule -> cases that failed. A break that nothing notices is a
+gap in the tests; one that no longer applies is a fault of the list. Both fail the run.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tools.breaks import BREAKS, Break
+from tools.image_breaks import IMAGE_BREAKS
 
 PROJECT = Path(__file__).resolve().parents[2]
 #: One store is enough to see a broken merge, but for what only one can hold.
@@ -130,7 +131,10 @@ def main() -> int:
     if message is not None:
         print(message, file=sys.stderr)
         return 1
-    chosen = [one for one in BREAKS if not words or any(word in one.rule for word in words)]
+    known = (*BREAKS, *IMAGE_BREAKS)
+    chosen = [
+        one for one in known if not words or any(word == one.section or word in one.rule for word in words)
+    ]
     already: set[str] = set()
     for tests, selection in sorted({(one.tests, selections(one)[-1]) for one in chosen}):
         already |= set(failures(copy, tests, selection))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from integration.conftest import Stores
-from integration.oracle import chains, kernel, mounts
+from integration.oracle import chains, kernel, mounts, promises
 from integration.oracle.compare import differences, report
 from integration.oracle.dump import dump
 from integration.oracle.layer import CAP_NET_RAW, RICH_ACL, Layer
@@ -206,3 +206,10 @@ def test_a_copy_by_the_kernel_is_equal(name: str, stores: Stores, tmp_path: Path
         shown = dump(mounted)
     lines = differences(kernel_view, shown)
     assert not lines, report(lines)
+
+
+def test_each_promise_is_shown() -> None:
+    """What `promises.py` says that images hold is shown by what is there."""
+    assert promises.not_there() == []
+    shown = {one for shown_by in promises.PROMISES.values() for one in shown_by}
+    assert len(shown) >= 50

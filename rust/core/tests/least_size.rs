@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{build, judge, Maker};
+use common::{build, debugfs, judge, Maker};
 use layermelt_core::ext4::plan::{ImageOptions, JournalSize, Plan, Profile, Size};
 use layermelt_core::tree::{NodeId, Tree};
 use layermelt_core::Error;
@@ -118,4 +118,26 @@ fn what_is_reserved_is_no_more_than_half() {
             }
         }
     }
+}
+
+#[test]
+fn of_a_million_entries() {
+    let mut make = Maker::default();
+    let names: Vec<_> = (0..1000).map(|n| format!("{n:04}").into_bytes()).collect();
+    let mut directories = Vec::new();
+    for name in &names {
+        let files: Vec<_> = names.iter().map(|_| make.file(Vec::new())).collect();
+        let entries: Vec<_> = names.iter().map(Vec::as_slice).zip(files).collect();
+        directories.push((name.as_slice(), make.directory(&entries)));
+    }
+    let tree = make.finish(&directories);
+    let wish = |size| ImageOptions {
+        size,
+        ..ImageOptions::default()
+    };
+    let image = build(&tree, &wish(Size::Min), 2).unwrap();
+    judge(&image.0);
+    assert!(debugfs(&image.0, "stat /0999/0999").contains("Type: regular"));
+    let least = std::fs::metadata(&image.0).unwrap().len();
+    assert!(Plan::new(&tree, &wish(Size::Bytes(least - 4096))).is_err());
 }

@@ -15,8 +15,9 @@ import pytest
 import layermelt
 from integration.conftest import Judge, Stores
 from integration.oracle import judge, kernel, product
+from integration.oracle.judge import superblock
 from integration.oracle.layer import Chain
-from integration.test_kernel_use import superblock, writable
+from integration.test_kernel_use import writable
 from layermelt import _core, errors
 
 K, M, G, T = 1 << 10, 1 << 20, 1 << 30, 1 << 40

@@ -63,14 +63,6 @@ def chain(stores: Stores) -> Iterator[tuple[list[Path], Tree]]:
     made.unlock()
 
 
-def superblock(image: Path) -> dict[str, str]:
-    """What dumpe2fs -h says, by name."""
-    tools = judge.installed()
-    assert tools is not None, "e2fsprogs is not installed"
-    lines = tools.run("dumpe2fs", "-h", str(image)).stdout.decode().splitlines()
-    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
-
-
 #: No multiple of a block.
 NUMBER = (5 << 30) + 1
 
@@ -106,7 +98,7 @@ def test_the_kernel_shows_the_chain(
         lines = differences(kernel_view, dump(mounted))
         assert inode_flags(mounted) == {b"capable": kernel.FS_NODUMP_FL}
     assert not lines, report(lines)
-    found = superblock(image)
+    found = judge.superblock(image)
     without = {"has_journal"} if journal == "none" else set()
     assert set(found["Filesystem features"].split()) == (FEATURES[profile] - without) | {"ea_inode"}
     assert int(found["Block size"]) == block_size

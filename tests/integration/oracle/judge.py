@@ -98,3 +98,11 @@ def own_complaints(image: Path) -> list[str]:
     import layermelt
 
     return [f"layermelt check: {problem}" for problem in layermelt.check_image(image).problems]
+
+
+def superblock(image: Path) -> dict[str, str]:
+    """What this machine's ``dumpe2fs -h`` says, by name."""
+    tools = installed()
+    assert tools is not None, "e2fsprogs is not installed"
+    lines = tools.run("dumpe2fs", "-h", str(image)).stdout.decode().splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}

@@ -4,15 +4,17 @@
 use std::collections::BTreeMap;
 
 use super::bitmap;
-use super::descriptor::{Descriptor, Sums};
+use super::descriptor::{bitmap_sum, Descriptor};
 use super::disk::Disk;
 use super::inode;
 use super::place::{batches, Batch};
 use super::shape::Shape;
-use super::superblock::{compat, incompat, Superblock};
+use super::superblock::Superblock;
 use crate::control::Control;
 use crate::error::Result;
 use crate::ext4::format::group_desc::GroupFlags;
+use crate::ext4::read::features::{compat, incompat};
+use crate::ext4::read::group_desc::{Sums, BLOCK_UNINIT};
 
 /// Blocks of the old file system and what they will hold.
 pub(super) struct Changes<'a> {
@@ -53,14 +55,14 @@ impl<'a> Changes<'a> {
             disk,
             old,
             new,
-            sums: Sums::of(sb),
+            sums: Sums::of(&sb.fields()),
             blocks: BTreeMap::new(),
             descriptors: BTreeMap::new(),
             free_blocks: 0,
             overhead: 0,
         };
         changes.extend_last_group()?;
-        if let Some(block) = inode::update_resize_inode(&mut changes, old, new, sb)? {
+        if let Some(block) = inode::update_resize_inode(&mut changes, old, new, &sb.fields())? {
             changes.free(block)?;
         }
         for batch in batches(new, old.groups) {
@@ -118,31 +120,28 @@ impl<'a> Changes<'a> {
     /// its counts: these blocks are free now.
     fn free_in(&mut self, group: u32, bits: std::ops::Range<u64>) -> Result<()> {
         let count = bits.end - bits.start;
-        let descriptor = self.descriptor(group)?;
-        let (at, free, flags) = (
-            descriptor.block_bitmap(),
-            descriptor.free_blocks(),
-            descriptor.flags(),
-        );
-        let uninit = self.sums.any && flags.contains(GroupFlags::BLOCK_UNINIT);
+        let fields = self.descriptor(group)?.fields();
+        let (sums, per_group) = (self.sums, self.new.per_group);
         let mut sum = None;
-        if !uninit {
-            let per_group = self.new.per_group;
-            let bitmap = self.load(at)?;
+        if !self.has_flags() || fields.bg_flags & BLOCK_UNINIT == 0 {
+            let bitmap = self.load(fields.block_bitmap)?;
             bitmap::fill(bitmap, bits, false);
-            let bitmap = bitmap.clone();
-            sum = Some(self.sums.bitmap(&bitmap, per_group));
+            sum = bitmap_sum(sums, bitmap, per_group);
         }
-        let sums = self.sums.clone();
         let mut descriptor = self.descriptor(group)?;
         // OK to cut: at most the bits of a block.
-        descriptor.put_free_blocks(free.saturating_add(count as u32));
-        if let Some(sum) = sum.filter(|_| sums.seed.is_on()) {
+        descriptor.put_free_blocks(fields.free_clusters.saturating_add(count as u32));
+        if let Some(sum) = sum {
             descriptor.put_block_bitmap_sum(sum);
         }
-        descriptor.seal(group, &sums);
+        descriptor.seal(group, sums);
         self.free_blocks += count;
         Ok(())
+    }
+
+    /// Whether descriptors tell what was never initialised.
+    const fn has_flags(&self) -> bool {
+        !matches!(self.sums, Sums::None)
     }
 
     fn extend_last_group(&mut self) -> Result<()> {
@@ -167,7 +166,7 @@ impl<'a> Changes<'a> {
     fn add(&mut self, batch: &Batch, file_end: u64) -> Result<()> {
         let new = self.new;
         // Whatever a device had there; a file's new part is a hole.
-        let lazily = self.sums.any && self.disk.is_device();
+        let lazily = self.has_flags() && self.disk.is_device();
         for (group, placed) in batch.groups.clone().zip(&batch.placed) {
             let (start, end) = (new.start(group), new.end(group));
             let area = new.area(group);
@@ -178,7 +177,7 @@ impl<'a> Changes<'a> {
             }));
             let count: u64 = used.iter().map(|range| range.end - range.start).sum();
             let mut flags = GroupFlags::empty();
-            if self.sums.any {
+            if self.has_flags() {
                 flags |= GroupFlags::INODE_UNINIT;
                 if !lazily {
                     flags |= GroupFlags::INODE_ZEROED;
@@ -199,20 +198,23 @@ impl<'a> Changes<'a> {
             });
             // OK to cut: at most the bits of a block.
             let free = (end - start - count) as u32;
-            let sums = self.sums.clone();
+            let sums = self.sums;
+            let sum = bitmap
+                .as_ref()
+                .and_then(|bitmap| bitmap_sum(sums, bitmap, new.per_group));
             let mut descriptor = self.descriptor(group)?;
             descriptor.fill(new, placed, free, flags);
-            if let Some(bitmap) = bitmap.as_ref().filter(|_| sums.seed.is_on()) {
-                descriptor.put_block_bitmap_sum(sums.bitmap(bitmap, new.per_group));
+            if let Some(sum) = sum {
+                descriptor.put_block_bitmap_sum(sum);
             }
-            descriptor.seal(group, &sums);
+            descriptor.seal(group, sums);
             self.free_blocks += u64::from(free);
             let table = u64::from(new.table_blocks());
             self.overhead += area.end - area.start + 2 + table;
             if let Some(bitmap) = bitmap {
                 self.disk.write(new.byte(placed.block_bitmap), &bitmap)?;
             }
-            if !self.sums.any {
+            if !self.has_flags() {
                 let inodes = bitmap::padded(new.block_size, u64::from(new.inodes_per_group));
                 self.disk.write(new.byte(placed.inode_bitmap), &inodes)?;
             }
@@ -226,19 +228,21 @@ impl<'a> Changes<'a> {
 
     fn superblock(&self, old: &Superblock) -> Superblock {
         let new = self.new;
+        let was = old.fields();
         let mut sb = old.clone();
         let more = new.groups - self.old.groups;
         let inodes = new.groups * new.inodes_per_group;
         sb.put_u32(0x00, inodes); // s_inodes_count
         sb.put_u32(
             0x10, // s_free_inodes_count
-            old.u32(0x10).saturating_add(more * new.inodes_per_group),
+            was.s_free_inodes_count
+                .saturating_add(more * new.inodes_per_group),
         );
         sb.put_wide(0x04, 0x150, new.blocks);
-        let free = old.wide(0x0c, 0x158).saturating_add(self.free_blocks);
+        let free = was.free_blocks_count.saturating_add(self.free_blocks);
         sb.put_wide(0x0c, 0x158, free);
         // Only root's share stays what it was, as resize2fs has it.
-        let reserved = u128::from(old.wide(0x08, 0x154)) * u128::from(new.blocks)
+        let reserved = u128::from(was.reserved_blocks_count) * u128::from(new.blocks)
             / u128::from(self.old.blocks);
         sb.put_wide(0x08, 0x154, u64::try_from(reserved).unwrap_or(0));
         sb.put_u16(0xce, new.reserved as u16); // OK to cut: at most the old number.
@@ -247,7 +251,7 @@ impl<'a> Changes<'a> {
         }
         sb.set(0x60, incompat::META_BG, new.first_meta.is_some());
         sb.set(0x5c, compat::RESIZE_INODE, new.resize_inode);
-        let overhead = u64::from(old.u32(0x248));
+        let overhead = u64::from(was.s_overhead_clusters);
         if overhead != 0 {
             // s_overhead_clusters; 0 lets the kernel count.
             let sum = u32::try_from(overhead + self.overhead).unwrap_or(0);
@@ -299,7 +303,7 @@ impl<'a> Changes<'a> {
         for group in backups {
             let at = new.byte(new.start(group));
             if at < old_end {
-                copies.push((at, sb.copy_for(group)));
+                copies.push((at, sb.copy_for(group).to_vec()));
             } else {
                 self.disk.write(at, &sb.copy_for(group))?;
             }

@@ -83,9 +83,14 @@ impl Disk {
     /// `len` bytes from byte `at` on.
     pub(super) fn read(&self, at: u64, len: usize) -> Result<Vec<u8>> {
         let mut bytes = vec![0; len];
-        read_exact_at(&self.file, &mut bytes, at)
-            .map_err(|fault| fault.into_error(self.size, || self.path.clone()))?;
+        self.fill(at, &mut bytes)?;
         Ok(bytes)
+    }
+
+    /// Fills `bytes` from byte `at` on.
+    pub(super) fn fill(&self, at: u64, bytes: &mut [u8]) -> Result<()> {
+        read_exact_at(&self.file, bytes, at)
+            .map_err(|fault| fault.into_error(self.size, || self.path.clone()))
     }
 
     /// Writes `bytes` at byte `at`.

@@ -1,21 +1,22 @@
 //! The two inodes of the file system itself that growing has to do with.
 
+use std::ops::Range;
+
 use super::changes::Changes;
 use super::descriptor::Descriptor;
 use super::disk::Disk;
 use super::fault::unsound;
 use super::shape::Shape;
-use super::superblock::Superblock;
 use crate::error::Result;
 use crate::ext4::format::{high16, low16, put_u16, put_u32};
 use crate::ext4::read::bytes::{u16_at, u32_at};
+use crate::ext4::read::inode::{self, Inode, RESIZE_INODE};
+use crate::ext4::read::runs::{Blocks, Places};
+use crate::ext4::read::superblock::Superblock as Fields;
+use crate::ext4::read::{Fault, Read};
 
-const EXTENTS_FLAG: u32 = 0x8_0000;
-const EXTENT_MAGIC: u16 = 0xf30a;
 /// `i_block`
-const MAP: std::ops::Range<usize> = 0x28..0x64;
-/// The kernel takes no deeper tree (`EXT4_MAX_EXTENT_DEPTH`).
-const MAX_DEPTH: u16 = 5;
+const MAP: Range<usize> = 0x28..0x64;
 
 /// Where an inode lies.
 #[derive(Clone, Copy, Debug)]
@@ -39,7 +40,9 @@ pub(super) fn place(disk: &Disk, shape: &Shape, number: u32) -> Result<Place> {
         shape.desc_block(group / shape.descs_per_block()),
     )?;
     let at = (group % shape.descs_per_block() * shape.desc_size) as usize;
-    let table = Descriptor(&mut block[at..at + shape.desc_size as usize]).inode_table();
+    let table = Descriptor(&mut block[at..at + shape.desc_size as usize])
+        .fields()
+        .inode_table;
     Ok(Place {
         block: table
             .checked_add(within / u64::from(shape.block_size))
@@ -60,106 +63,66 @@ pub(super) fn read_block(disk: &Disk, shape: &Shape, block: u64) -> Result<Vec<u
     disk.read(shape.byte(block), shape.block_size as usize)
 }
 
-/// How a file's blocks are mapped.
-#[derive(Debug)]
-pub(super) struct Map<'a> {
+/// The image as [`crate::ext4::read::runs`] reads it.
+struct Source<'a> {
     disk: &'a Disk,
     shape: &'a Shape,
-    root: Vec<u8>,
-    extents: bool,
 }
 
-impl<'a> Map<'a> {
-    /// That of inode `number`.
-    pub(super) fn of(disk: &'a Disk, shape: &'a Shape, number: u32) -> Result<Self> {
-        let place = place(disk, shape, number)?;
-        let block = read_block(disk, shape, place.block)?;
-        let inode = &block[place.offset..place.offset + 128];
-        Ok(Self {
-            disk,
-            shape,
-            root: inode[MAP].to_vec(),
-            extents: u32_at(inode, 0x20) & EXTENTS_FLAG != 0,
-        })
+impl Blocks for Source<'_> {
+    fn block_size(&self) -> u32 {
+        self.shape.block_size
     }
 
-    /// The block with the file's block `logical`; `None` in a hole.
-    pub(super) fn find(&self, logical: u32) -> Result<Option<u64>> {
-        if self.extents {
-            self.in_extents(logical)
-        } else {
-            self.in_indirect(logical)
-        }
+    fn all(&self) -> Range<u64> {
+        self.shape.first_data_block.into()..self.shape.blocks
     }
 
-    fn in_extents(&self, logical: u32) -> Result<Option<u64>> {
-        let mut node = self.root.clone();
-        let mut last = None;
-        loop {
-            let (count, depth) = (usize::from(u16_at(&node, 2)), u16_at(&node, 6));
-            let falling = last.is_none_or(|last: u16| depth.checked_add(1) == Some(last));
-            if u16_at(&node, 0) != EXTENT_MAGIC
-                || 12 + count * 12 > node.len()
-                || depth > MAX_DEPTH
-                || !falling
-            {
-                return Err(unsound(
-                    self.disk.path(),
-                    "a tree of extents is senseless".into(),
-                ));
-            }
-            last = Some(depth);
-            let entry = (1..=count)
-                .map(|number| &node[number * 12..number * 12 + 12])
-                .take_while(|entry| u32_at(entry, 0) <= logical)
-                .last();
-            let Some(entry) = entry else { return Ok(None) };
-            if depth == 0 {
-                let within = logical - u32_at(entry, 0);
-                let start = u64::from(u16_at(entry, 6)) << 32 | u64::from(u32_at(entry, 8));
-                let len = u32::from(u16_at(entry, 4));
-                return Ok((within < len && len <= 32768).then(|| start + u64::from(within)));
-            }
-            let below = u64::from(u16_at(entry, 8)) << 32 | u64::from(u32_at(entry, 4));
-            node = read_block(self.disk, self.shape, below)?;
-        }
-    }
-
-    fn in_indirect(&self, logical: u32) -> Result<Option<u64>> {
-        let per = u64::from(self.shape.block_size / 4);
-        let mut rest = u64::from(logical);
-        if rest < 12 {
-            return Ok(nonzero(u32_at(&self.root, rest as usize * 4)));
-        }
-        rest -= 12;
-        for level in 0u32..3 {
-            let mut span = per.pow(level + 1);
-            if rest >= span {
-                rest -= span;
-                continue;
-            }
-            let mut at = u32_at(&self.root, (12 + level as usize) * 4);
-            for _ in 0..=level {
-                if at == 0 {
-                    return Ok(None);
-                }
-                span /= per;
-                let block = read_block(self.disk, self.shape, u64::from(at))?;
-                at = u32_at(&block, (rest / span) as usize * 4);
-                rest %= span;
-            }
-            return Ok(nonzero(at));
-        }
-        Ok(None)
+    fn block(&self, number: u64) -> Read<Vec<u8>> {
+        Ok(read_block(self.disk, self.shape, number)?)
     }
 }
 
-fn nonzero(block: u32) -> Option<u64> {
-    (block != 0).then_some(u64::from(block))
+/// Where the blocks of inode `number` are.
+pub(super) fn places(disk: &Disk, shape: &Shape, sb: &Fields, number: u32) -> Result<Places> {
+    let bad = |text: String| unsound(disk.path(), text);
+    let place = place(disk, shape, number)?;
+    let raw = load(
+        &read_block(disk, shape, place.block)?,
+        &place,
+        number,
+        shape,
+        sb,
+    )
+    .map_err(bad)?;
+    let inode = Inode::decode(&raw).ok_or_else(|| bad(format!("inode {number} is too short")))?;
+    match Places::of(&Source { disk, shape }, number, &inode) {
+        Ok(places) => Ok(places),
+        Err(Fault::Host(error)) => Err(error),
+        Err(Fault::Nonsense(text)) => Err(bad(text)),
+    }
 }
 
-/// The resize inode's number.
-const RESIZE_INODE: u32 = 7;
+/// An inode's bytes out of the block that has it, when its checksum is right.
+fn load(
+    block: &[u8],
+    place: &Place,
+    number: u32,
+    shape: &Shape,
+    sb: &Fields,
+) -> std::result::Result<Vec<u8>, String> {
+    let raw = block[place.offset..place.offset + shape.inode_size as usize].to_vec();
+    if sb.has_checksums() {
+        let (stored, computed) = inode::checksums(number, &raw, sb.checksum_seed());
+        if stored != computed {
+            return Err(format!(
+                "inode {number} has the checksum {stored:08x}, not {computed:08x}"
+            ));
+        }
+    }
+    Ok(raw)
+}
+
 /// Its only block: the one whose entries are the reserved blocks.
 const DOUBLE_INDIRECT: usize = 0x28 + 13 * 4;
 
@@ -170,7 +133,7 @@ pub(super) fn update_resize_inode(
     changes: &mut Changes<'_>,
     old: &Shape,
     new: &Shape,
-    sb: &Superblock,
+    sb: &Fields,
 ) -> Result<Option<u64>> {
     let backups = new.backups();
     let kept = new.resize_inode && new.reserved == old.reserved && backups == old.backups();
@@ -180,8 +143,8 @@ pub(super) fn update_resize_inode(
     let path = changes.disk.path().to_path_buf();
     let bad = |what: &str| unsound(&path, format!("the resize inode is senseless ({what})"));
     let place = place(changes.disk, old, RESIZE_INODE)?;
-    let size = old.inode_size as usize;
-    let inode = changes.load(place.block)?[place.offset..place.offset + size].to_vec();
+    let mut inode = load(changes.load(place.block)?, &place, RESIZE_INODE, old, sb)
+        .map_err(|text| unsound(&path, text))?;
     let map = u64::from(u32_at(&inode, DOUBLE_INDIRECT));
     if map == 0 {
         return Err(bad("it has no block"));
@@ -197,7 +160,6 @@ pub(super) fn update_resize_inode(
         }
     }
 
-    let mut inode = inode;
     let freed = if new.resize_inode {
         let taken = new.desc_blocks();
         let entries = changes.load(map)?;
@@ -229,25 +191,18 @@ pub(super) fn update_resize_inode(
     };
     put_u16(&mut inode, 0x74, 0); // l_i_blocks_high
     seal(&mut inode, RESIZE_INODE, sb);
-    changes.load(place.block)?[place.offset..place.offset + size].copy_from_slice(&inode);
+    changes.load(place.block)?[place.offset..place.offset + inode.len()].copy_from_slice(&inode);
     Ok(freed)
 }
 
 /// `ext4_inode_csum_set`
-fn seal(inode: &mut [u8], number: u32, sb: &Superblock) {
-    let seed = sb.seed();
-    if !seed.is_on() {
+fn seal(raw: &mut [u8], number: u32, sb: &Fields) {
+    if !sb.has_checksums() {
         return;
     }
-    let wide = inode.len() > 128 && u16_at(inode, 0x80) >= 4;
-    put_u16(inode, 0x7c, 0); // l_i_checksum_lo
-    if wide {
-        put_u16(inode, 0x82, 0); // i_checksum_hi
-    }
-    let generation = u32_at(inode, 0x64);
-    let sum = seed.for_inode(number, generation).bytes(inode).value();
-    put_u16(inode, 0x7c, low16(sum));
-    if wide {
-        put_u16(inode, 0x82, high16(sum));
+    let (_, sum) = inode::checksums(number, raw, sb.checksum_seed());
+    put_u16(raw, 0x7c, low16(sum)); // l_i_checksum_lo
+    if raw.len() > inode::OLD_SIZE && u16_at(raw, 0x80) >= 4 {
+        put_u16(raw, 0x82, high16(sum)); // i_checksum_hi
     }
 }

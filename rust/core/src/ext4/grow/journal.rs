@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 
 use super::disk::Disk;
 use super::fault::unclean;
-use super::inode::Map;
+use super::inode;
 use super::shape::Shape;
-use super::superblock::{compat, Superblock};
 use crate::error::Result;
 use crate::ext4::format::checksum::Checksum;
 use crate::ext4::format::{high32, low16, low32};
+use crate::ext4::read::superblock::{Journal as Place, Superblock};
 
 const MAGIC: u32 = 0xc03b_3998;
 const DESCRIPTOR: u32 = 1;
@@ -56,15 +56,13 @@ impl Journal {
         sb: &Superblock,
         count: u64,
     ) -> Result<Result<Self, String>> {
-        let inode = sb.u32(0xe0);
-        if !sb.has_compat(compat::HAS_JOURNAL) {
-            return Ok(Err("the image has no journal".into()));
-        }
-        if inode == 0 {
-            return Ok(Err("the journal is on another device".into()));
-        }
-        let map = Map::of(disk, shape, inode)?;
-        let Some(at) = map.find(0)?.filter(|&block| block < shape.blocks) else {
+        let inode = match sb.journal() {
+            Place::Internal(inode) => inode,
+            Place::None => return Ok(Err("the image has no journal".into())),
+            Place::External(_) => return Ok(Err("the journal is on another device".into())),
+        };
+        let places = inode::places(disk, shape, sb, inode)?;
+        let Some(at) = places.block(0) else {
             return Ok(Err("the journal has no first block".into()));
         };
         let block_size = shape.block_size as usize;
@@ -113,8 +111,7 @@ impl Journal {
         }
         // OK to cut: fewer than `end`.
         for logical in first..first + need as u32 {
-            let block = map.find(logical)?.filter(|&block| block < shape.blocks);
-            let Some(block) = block else {
+            let Some(block) = places.block(logical.into()) else {
                 return Ok(Err("the journal has a hole".into()));
             };
             journal.blocks.push(shape.byte(block));

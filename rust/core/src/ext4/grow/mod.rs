@@ -43,12 +43,13 @@ use std::path::Path;
 
 use crate::control::{Control, Phase};
 use crate::error::Result;
-use crate::ext4::format::superblock::{SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE};
+use crate::ext4::read::features::incompat;
+use crate::ext4::read::superblock::{Superblock as Fields, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE};
 use changes::{Changed, Changes};
 use disk::Disk;
 use journal::Journal;
 use shape::Shape;
-use superblock::{incompat, Superblock};
+use superblock::Superblock;
 
 pub use disk::Event;
 pub use size::Target;
@@ -124,18 +125,11 @@ pub fn grow(file: File, path: &Path, options: &Options, control: &Control) -> Re
     if disk.size() < SUPERBLOCK_OFFSET + SUPERBLOCK_SIZE as u64 {
         return Err(fault::unsound(path, "it is no ext2, ext3 or ext4".into()));
     }
-    let sb = Superblock::admit(disk.read(SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE)?, path)?;
-    let old = Shape::of(&sb, path)?;
-    if old.byte(old.blocks) > disk.size() {
-        return Err(fault::unsound(
-            path,
-            format!(
-                "the file system has {} bytes, the file {}",
-                old.byte(old.blocks),
-                disk.size()
-            ),
-        ));
-    }
+    let mut raw = [0; SUPERBLOCK_SIZE];
+    disk.fill(SUPERBLOCK_OFFSET, &mut raw)?;
+    let sb = Superblock::admit(raw, path)?;
+    let fields = sb.fields();
+    let old = Shape::of(&fields, disk.size(), path)?;
     let bytes = size::bytes(&old, options.target, disk.size())?;
     if disk.is_device() && bytes > disk.size() {
         return Err(crate::error::Error::InvalidOption {
@@ -143,12 +137,17 @@ pub fn grow(file: File, path: &Path, options: &Options, control: &Control) -> Re
             reason: format!("the device has {} bytes", disk.size()),
         });
     }
-    let new = size::shape(&old, bytes, sb.has_incompat(incompat::SIXTY_FOUR_BIT), path)?;
+    let new = size::shape(
+        &old,
+        bytes,
+        fields.has_incompat(incompat::SIXTY_FOUR_BIT),
+        path,
+    )?;
     if new.blocks == old.blocks {
-        return Ok(done(&mut disk, &old, &sb, &old, &sb));
+        return Ok(done(&mut disk, &old, &fields, &old, &fields));
     }
     let journal = if options.atomic {
-        match Journal::open(&disk, &old, &sb, most_changes(&old, &new))? {
+        match Journal::open(&disk, &old, &fields, most_changes(&old, &new))? {
             Ok(journal) => Some(journal),
             Err(reason) => return Ok(Outcome::NeedsCopy(reason)),
         }
@@ -197,7 +196,8 @@ pub fn grow(file: File, path: &Path, options: &Options, control: &Control) -> Re
     disk.barrier()?;
     disk.write(SUPERBLOCK_OFFSET, &changed.superblock.bytes())?;
     disk.barrier()?;
-    Ok(done(&mut disk, &old, &sb, &new, &changed.superblock))
+    let now = changed.superblock.fields();
+    Ok(done(&mut disk, &old, &fields, &new, &now))
 }
 
 /// The most blocks of the old part that can change: superblock, the resize
@@ -247,13 +247,13 @@ fn prepare(
     Ok((changed, whole))
 }
 
-fn done(disk: &mut Disk, old: &Shape, was: &Superblock, new: &Shape, is: &Superblock) -> Outcome {
-    let numbers = |shape: &Shape, sb: &Superblock| Numbers {
+fn done(disk: &mut Disk, old: &Shape, was: &Fields, new: &Shape, is: &Fields) -> Outcome {
+    let numbers = |shape: &Shape, sb: &Fields| Numbers {
         blocks: shape.blocks,
-        free_blocks: sb.wide(0x0c, 0x158),
+        free_blocks: sb.free_blocks_count,
         groups: shape.groups,
-        inodes: sb.u32(0x00),
-        free_inodes: sb.u32(0x10),
+        inodes: sb.s_inodes_count,
+        free_inodes: sb.s_free_inodes_count,
     };
     Outcome::Done(Box::new(GrowReport {
         block_size: new.block_size,

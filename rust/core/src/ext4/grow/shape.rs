@@ -4,8 +4,10 @@ use std::ops::Range;
 use std::path::Path;
 
 use super::fault::{unsound, unsupported};
-use super::superblock::{compat, incompat, ro_compat, Superblock};
 use crate::error::Result;
+use crate::ext4::read::features::{compat, incompat, ro_compat};
+use crate::ext4::read::geometry::{is_power, Geometry};
+use crate::ext4::read::superblock::Superblock as Fields;
 
 /// Where things lie, by arithmetic alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,90 +31,50 @@ pub(super) struct Shape {
 }
 
 impl Shape {
-    /// The shape that a superblock tells.
-    pub(super) fn of(sb: &Superblock, path: &Path) -> Result<Self> {
-        let bad = |what: &str| {
-            Err(unsound(
-                path,
-                format!("the superblock is senseless ({what})"),
-            ))
-        };
-        let log = sb.u32(0x18);
-        if log > 6 || sb.u32(0x1c) != log {
-            return bad("block size");
-        }
-        let block_size = 1024 << log;
-        let bits = block_size * 8;
-        let wide = sb.has_incompat(incompat::SIXTY_FOUR_BIT);
-        let desc_size = if wide { u32::from(sb.u16(0xfe)) } else { 32 };
-        let flex_bits = sb.byte(0x174);
+    /// The shape that a superblock tells,
+    /// in a file of `size` bytes.
+    pub(super) fn of(sb: &Fields, size: u64, path: &Path) -> Result<Self> {
+        let bad = |what: String| unsound(path, format!("the superblock is senseless ({what})"));
+        let mut reasons = Vec::new();
+        let geometry = Geometry::of(sb, size, |_, text| reasons.push(text));
+        let geometry = geometry.ok_or_else(|| bad(reasons.join("; ")))?;
         let shape = Self {
-            block_size,
-            first_data_block: sb.u32(0x14),
-            blocks: sb.wide(0x04, 0x150),
-            per_group: sb.u32(0x20),
-            inodes_per_group: sb.u32(0x28),
-            inode_size: u32::from(sb.u16(0x58)),
-            desc_size,
-            groups: 0,
-            flex: if sb.has_incompat(incompat::FLEX_BG) && flex_bits < 31 {
-                1 << flex_bits
+            block_size: geometry.block_size,
+            first_data_block: geometry.first_data_block,
+            blocks: geometry.blocks,
+            per_group: geometry.blocks_per_group,
+            inodes_per_group: geometry.inodes_per_group,
+            inode_size: geometry.inode_size.into(),
+            desc_size: geometry.desc_size.into(),
+            groups: geometry.groups,
+            flex: if sb.has_incompat(incompat::FLEX_BG) && sb.s_log_groups_per_flex < 31 {
+                1 << sb.s_log_groups_per_flex
             } else {
                 1
             },
             sparse: sb.has_ro_compat(ro_compat::SPARSE_SUPER),
-            reserved: u32::from(sb.u16(0xce)),
+            reserved: sb.s_reserved_gdt_blocks.into(),
             resize_inode: sb.has_compat(compat::RESIZE_INODE),
-            first_meta: sb.has_incompat(incompat::META_BG).then(|| sb.u32(0x104)),
+            first_meta: sb
+                .has_incompat(incompat::META_BG)
+                .then_some(sb.s_first_meta_bg),
         };
-        if shape.first_data_block != u32::from(block_size == 1024)
-            || shape.blocks <= u64::from(shape.first_data_block)
-            || shape.blocks > 1 << 48
-        {
-            return bad("number of blocks");
+        // ext2_open: without bigalloc a block is a fragment and a cluster.
+        if sb.s_clusters_per_group != sb.s_blocks_per_group {
+            return Err(bad("fragments in a group".into()));
         }
-        if shape.per_group == 0 || shape.per_group > bits || !shape.per_group.is_multiple_of(8) {
-            return bad("blocks in a group");
+        // The system's own inodes are in the first group.
+        if shape.inodes_per_group < 16 {
+            return Err(bad("inodes in a group".into()));
         }
-        if shape.inodes_per_group < 16
-            || shape.inodes_per_group > bits
-            || !shape.inodes_per_group.is_multiple_of(8)
-        {
-            return bad("inodes in a group");
+        if !shape.resize_inode && shape.reserved > 0 {
+            return Err(bad("reserved blocks for descriptors".into()));
         }
-        if !shape.inode_size.is_power_of_two()
-            || !(128..=block_size).contains(&shape.inode_size)
-            || !desc_size.is_power_of_two()
-            || !(if wide { 64 } else { 32 }..=1024).contains(&desc_size)
-        {
-            return bad("size of an inode or of a descriptor");
-        }
-        if shape.reserved > block_size / 4 || (!shape.resize_inode && shape.reserved > 0) {
-            return bad("reserved blocks for descriptors");
-        }
-        let groups = shape.groups_of(shape.blocks);
-        // What the kernel takes (EXT4_MAX_BLOCK_GROUP is not named, but inodes
-        // have 32 bits and a group has at least 8 of them).
-        let inodes = groups.checked_mul(u64::from(shape.inodes_per_group));
-        if inodes != Some(u64::from(sb.u32(0x00))) {
-            return bad("number of inodes");
-        }
-        let shape = Self {
-            // OK to cut: the product above has 32 bits.
-            groups: groups as u32,
-            ..shape
-        };
         if shape.resize_inode && (!shape.sparse || shape.first_meta.is_some()) {
             return Err(unsupported(
                 path,
                 "it has a resize inode together with what excludes one",
             ));
-        }
-        if shape
-            .first_meta
-            .is_some_and(|first| first > shape.desc_blocks())
-        {
-            return bad("first_meta_bg");
         }
         shape.demand_room(path)?;
         Ok(shape)
@@ -173,14 +135,7 @@ impl Shape {
 
     /// Whether a group begins with a superblock (`ext4_bg_has_super`).
     pub(super) fn has_superblock(&self, group: u32) -> bool {
-        let is_power_of = |base: u32| {
-            let mut rest = group;
-            while rest.is_multiple_of(base) {
-                rest /= base;
-            }
-            rest == 1
-        };
-        !self.sparse || group <= 1 || [3, 5, 7].into_iter().any(is_power_of)
+        !self.sparse || group <= 1 || [3, 5, 7].into_iter().any(|base| is_power(group, base))
     }
 
     /// Whether the descriptors of a group lie in their own groups.

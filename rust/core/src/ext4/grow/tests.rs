@@ -7,7 +7,7 @@ use std::path::Path;
 
 /// The shape of `blocks` blocks of a file system that was made with `sb`'s fields.
 fn shape_of(block_size: u32, blocks: u64, reserved: u16, wide: bool) -> Shape {
-    let mut raw = vec![0; 1024];
+    let mut raw = [0; 1024];
     let mut put = |at: usize, value: u32| raw[at..at + 4].copy_from_slice(&value.to_le_bytes());
     let per_group = block_size * 8;
     let first = u32::from(block_size == 1024);
@@ -18,6 +18,7 @@ fn shape_of(block_size: u32, blocks: u64, reserved: u16, wide: bool) -> Shape {
     put(0x18, block_size.ilog2() - 10);
     put(0x1c, block_size.ilog2() - 10);
     put(0x20, per_group);
+    put(0x24, per_group);
     put(0x28, 2048);
     put(0x38, 0xef53);
     put(0x4c, 1);
@@ -30,7 +31,7 @@ fn shape_of(block_size: u32, blocks: u64, reserved: u16, wide: bool) -> Shape {
     raw[0xce..0xd0].copy_from_slice(&reserved.to_le_bytes());
     raw[0xfe] = if wide { 64 } else { 0 };
     let sb = super::superblock::Superblock::admit(raw, Path::new("image")).unwrap();
-    Shape::of(&sb, Path::new("image")).unwrap()
+    Shape::of(&sb.fields(), 1 << 44, Path::new("image")).unwrap()
 }
 
 #[test]

@@ -294,7 +294,9 @@ pub fn has_superblock(sb: &Superblock, group: u32) -> bool {
     [3, 5, 7].into_iter().any(|base| is_power(group, base))
 }
 
-fn is_power(mut number: u32, base: u32) -> bool {
+/// Whether a number above 0 is a power of another, 1 among them.
+#[must_use]
+pub const fn is_power(mut number: u32, base: u32) -> bool {
     while number.is_multiple_of(base) {
         number /= base;
     }

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+import layermelt
 from integration.conftest import Judge, Stores
 from integration.oracle import chains, mounts, product, random_trees
 from integration.oracle.compare import differences, report
@@ -80,6 +81,7 @@ def check(chain: Chain, store: Path, wish: dict[str, Any], judge_image: Judge) -
             return
         result = product.build(layers, output, userxattr=chain.userxattr, **wish)
         judge_image(output)
+        assert layermelt.check_image(output, deep=True).problems == ()
         with mounts.image(output) as mounted:
             lines = differences(kernel_view, dump(mounted))
             assert inode_flags(mounted) == flags

@@ -164,23 +164,27 @@ JOURNALS = {
 }
 
 
+#: What is written and revoked, block by block of the file.
+WRITTEN = {
+    "revoked and again": ["-b {0},{1},{2},{3},{4},{5} {first}", "-r {1},{2},{4}", "-b {2} {second}"],
+    # A revocation is for its own transaction as well.
+    "revoked at once": ["-b {0},{1},{2},{3},{4},{5} {first}", "-r {3} -b {3} {second}"],
+    # Without a commit neither counts.
+    "no commit": ["-b {0},{1} {first}", "-c -r {0} -b {4},{5} {second}"],
+}
+
+
+@pytest.mark.parametrize("written", WRITTEN)
 @pytest.mark.parametrize("journal", JOURNALS)
-def test_transactions_by_debugfs(journal: str, tmp_path: Path) -> None:
+def test_transactions_by_debugfs(journal: str, written: str, tmp_path: Path) -> None:
     options, checksums = JOURNALS[journal]
     tree, image, at = with_a_file(tmp_path, *options)
-    for name in ("first", "second", "third", "fourth"):
-        lead = MAGIC if name == "first" else b""
-        blocks = [(lead + bytes([number]) + name.encode() * 1000)[:4096] for number in range(5)]
-        (tmp_path / name).write_bytes(b"".join(blocks))
-    transactions = [
-        f"-b {at[0]},{at[1]},{at[2]},{at[3]},{at[4]} {tmp_path}/first",
-        f"-r {at[1]},{at[2]}",
-        f"-b {at[2]} {tmp_path}/second",
-        # Revoked for its own transaction as well.
-        f"-r {at[3]} -b {at[3]} {tmp_path}/third",
-        # Without a commit: neither a block nor a revocation of it counts.
-        f"-c -r {at[0]} -b {at[4]},{at[5]} {tmp_path}/fourth",
-    ]
+    content = {}
+    for name, lead in (("first", MAGIC), ("second", b"")):
+        blocks = [(lead + bytes([number]) + name.encode() * 1000)[:4096] for number in range(len(at))]
+        content[name] = tmp_path / name
+        content[name].write_bytes(b"".join(blocks))
+    transactions = [one.format(*at, **content) for one in WRITTEN[written]]
     debugfs_transactions(image, checksums, transactions)
     assert files_that_differ(image, tree) == [b"/file"]
     demand_as_recovered(image)

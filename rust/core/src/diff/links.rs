@@ -28,8 +28,6 @@ pub(super) struct Links<'a> {
     names: [Vec<Name>; 2],
     /// Whether these two inodes have the same names.
     same: HashMap<(NodeId, NodeId), bool>,
-    /// The first paths of inodes that were told of.
-    told: [HashMap<NodeId, Vec<Vec<u8>>>; 2],
     /// The names of directories, once they are asked for.
     directories: [Option<HashMap<NodeId, NameRef>>; 2],
 }
@@ -41,7 +39,6 @@ impl<'a> Links<'a> {
             ignored: ignore.contains(Ignore::LINKS),
             names: [Vec::new(), Vec::new()],
             same: HashMap::new(),
-            told: [HashMap::new(), HashMap::new()],
             directories: [None, None],
         }
     }
@@ -125,14 +122,12 @@ impl<'a> Links<'a> {
                 first: vec![visit.path.to_vec()],
             };
         }
-        if !self.told[side].contains_key(&node) {
-            let names: Vec<Name> = self.of(side, node)[..count.min(Group::SHOWN)].to_vec();
-            let paths = names.iter().map(|name| self.path(side, name)).collect();
-            self.told[side].insert(node, paths);
-        }
+        // Made anew for each of the names: paths have no limit, and kept ones
+        // would take any memory.
+        let names: Vec<Name> = self.of(side, node)[..count.min(Group::SHOWN)].to_vec();
         Group {
             count: count as u64,
-            first: self.told[side].get(&node).cloned().unwrap_or_default(),
+            first: names.iter().map(|name| self.path(side, name)).collect(),
         }
     }
 

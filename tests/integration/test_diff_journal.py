@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import struct
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from integration.oracle import mounts
 from integration.test_diff import compare, directory_side, image_side, mke2fs, writable
 from layermelt.differ import diff_trees
 from layermelt.errors import CorruptImageError
@@ -188,6 +191,39 @@ def test_transactions_by_debugfs(journal: str, written: str, tmp_path: Path) -> 
     debugfs_transactions(image, checksums, transactions)
     assert files_that_differ(image, tree) == [b"/file"]
     demand_as_recovered(image)
+
+
+def test_the_superblock_is_in_the_log(tmp_path: Path) -> None:
+    """The file system grew: where its new groups are is told by the log alone."""
+    size, old = 64 << 20, 16 << 20
+    image = mke2fs(tmp_path / "image", "-b", "1024", "-O", "^metadata_csum", size="16M")
+    grown = shutil.copyfile(image, tmp_path / "grown")
+    os.truncate(grown, size)
+    subprocess.run(["resize2fs", str(grown)], check=True, capture_output=True)
+    with writable(grown) as mounted:
+        # A directory at the top goes into a group with room.
+        for number in range(40):
+            (mounted / f"dir{number}").mkdir()
+            (mounted / f"dir{number}/file").write_bytes(b"in a new group")
+    before, after = image.read_bytes(), grown.read_bytes()
+    image.write_bytes(before + after[old:])
+    journal = {int(block) for block in text_of("debugfs", "-R", "blocks <8>", str(image)).split()}
+    changed = [
+        block
+        for block in range(old // 1024)
+        if block not in journal
+        and before[block * 1024 : block * 1024 + 1024] != after[block * 1024 : block * 1024 + 1024]
+    ]
+    assert 1 in changed, "the superblock"
+    content = tmp_path / "content"
+    content.write_bytes(b"".join(after[block * 1024 : block * 1024 + 1024] for block in changed))
+    debugfs_transactions(image, [], [f"-b {','.join(map(str, changed))} {content}"])
+    with mounts.image(grown) as mounted:
+        assert compare(image_side(image), directory_side(mounted), strict=True) == []
+    done = subprocess.run(["e2fsck", "-fy", str(image)], capture_output=True, check=False)
+    assert done.returncode in (0, 1), done.stdout
+    with mounts.image(image) as mounted:
+        assert compare(image_side(grown), directory_side(mounted), strict=True) == []
 
 
 def test_numbers_of_64_bits(tmp_path: Path) -> None:
@@ -375,3 +411,18 @@ def test_a_log_that_makes_no_sense(name: str, tmp_path: Path) -> None:
     subprocess.run(["umount", str(target)], capture_output=True, check=False)
     if is_refused:
         assert done.returncode != 0
+
+
+def test_a_log_without_an_end(tmp_path: Path) -> None:
+    """Each block round the ring belongs to the first transaction, which is never committed."""
+    tree, image, at = with_a_file(tmp_path, "-O", "^metadata_csum")
+    (tmp_path / "block").write_bytes(b"n" * 4096)
+    debugfs_transactions(image, [], [f"-b {at[0]} {tmp_path}/block"])
+    log = Log(image)
+    [(sequence, _, _), *_] = log.blocks
+    block = struct.pack(">IIII", int.from_bytes(MAGIC, "big"), REVOKE, sequence, 16).ljust(4096, b"\0")
+    for number in range(1, len(log.places)):
+        log.write(number, block)
+    since = time.monotonic()
+    assert files_that_differ(image, tree) == []
+    assert time.monotonic() - since < 5

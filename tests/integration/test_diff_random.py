@@ -74,8 +74,8 @@ def ours(
 @given(first=random_trees.layers, second=random_trees.layers)
 def test_two_trees(first: LayerSpec, second: LayerSpec, stores: Stores) -> None:
     store = stores("ext4")
+    chain = Chain(store / "chain", "ext4", userxattr=False)
     try:
-        chain = Chain(store / "chain", "ext4", userxattr=False)
         for spec in (first, second):
             random_trees.make(chain, spec, marks=False)
         a, b = chain.finish()
@@ -91,4 +91,5 @@ def test_two_trees(first: LayerSpec, second: LayerSpec, stores: Stores) -> None:
                 expected = by_a_walk(a, mounted)
             assert ours(compare(directory_side(a), image_side(image), strict=True)) == expected
     finally:
+        chain.unlock()
         shutil.rmtree(store)

@@ -375,6 +375,17 @@ def test_the_listing(tree: Path) -> None:
     assert document["differences"] == [one.as_dict() for one in diff_trees(tree, other).differences]
 
 
+def test_a_listing_of_many_portions(tmp_path: Path) -> None:
+    for side in ("a", "b"):
+        (tmp_path / side).mkdir()
+    names = [f"/{number:0100}" for number in range(2000)]
+    for name in names:
+        (tmp_path / f"a{name}").touch()
+    sides = (tmp_path / "a", tmp_path / "b", "--ignore", "mtime")
+    assert run(*sides).stdout.splitlines() == [f"- {name}  file, 0 bytes" for name in names]
+    assert [one["path"] for one in json.loads(run(*sides, "--json").stdout)["differences"]] == names
+
+
 def test_the_limit_counts_on(tree: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     result = diff_trees(tree, tmp_path / "empty", limit=2, all_names=True, ignore=["mtime"])

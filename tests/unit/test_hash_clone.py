@@ -6,13 +6,15 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-from layermelt import _core, digests, errors
+from layermelt import InjectedFile, _core, build_rootfs, digests, errors
 from layermelt.cli import cli
+from layermelt.cloning import clone_image
 
 #: Made by a program of its own: `path.hash(&mut DefaultHasher::new())`.
 PATH_KEY = "9dab79436570ed13"
@@ -94,6 +96,21 @@ def test_what_is_missing_is_one_message(command: list[str], tmp_path: Path) -> N
     assert f"{tmp_path}/none" in done.stderr
     assert "Traceback" not in done.output
     assert os.listdir(tmp_path) == []
+
+
+def test_files_that_hide_their_size(layer: Path, target: Path) -> None:
+    """Those of /proc say that they are empty, and are not to be taken for it."""
+    runs: list[Callable[[], object]] = [
+        lambda: digests.file_digest("/proc/version"),
+        lambda: clone_image("/proc/version", target),
+        lambda: build_rootfs(
+            None, target, layers=[layer], files=[InjectedFile("/v", source="/proc/version")]
+        ),
+    ]
+    for call in runs:
+        with pytest.raises(errors.LayermeltError, match=r"/proc/version: it has data but says that it is"):
+            call()
+    assert os.listdir(target.parent) == []
 
 
 def test_the_module_is_the_command() -> None:

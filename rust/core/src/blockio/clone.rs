@@ -7,7 +7,7 @@ use std::path::Path;
 
 use rustix::io::Errno;
 
-use super::{next_data, read_exact_at, write_all_at, NextData};
+use super::{demand_empty, next_data, read_exact_at, write_all_at, NextData};
 use crate::control::{Control, Phase};
 use crate::error::{Error, Result};
 
@@ -68,6 +68,9 @@ pub fn clone_file(
 ) -> Result<CloneReport> {
     let before = rustix::fs::fstat(source).map_err(Error::io("look at", source_path))?;
     let size = u64::try_from(before.st_size).unwrap_or(0);
+    if size == 0 {
+        demand_empty(source, source_path)?;
+    }
     control.begin(Phase::Write, size);
     let mut copy = Copy {
         source,

@@ -16,7 +16,9 @@ use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::Digest;
-use crate::blockio::{next_data, read_exact_at, ContentStore, NextData, Opened, Opener};
+use crate::blockio::{
+    demand_empty, next_data, read_exact_at, ContentStore, NextData, Opened, Opener,
+};
 use crate::control::{Control, Phase};
 use crate::error::{Error, Result};
 use crate::tree::{Content, ContentId, Extent, Tree};
@@ -39,6 +41,21 @@ pub(super) struct Wanted<'a> {
     pub(super) size: u64,
     /// Where it holds data, when it has holes.
     pub(super) data: Option<&'a [Extent]>,
+}
+
+impl Wanted<'_> {
+    /// The first chunk from that one on which may hold data; behind the last
+    /// one, if there is none.
+    fn next_data(&self, chunk: u64) -> u64 {
+        let Some(map) = self.data else { return chunk };
+        let next = map.partition_point(|part| part.start + part.len <= chunk * CHUNK);
+        let start = map.get(next).map_or(self.size, |part| part.start);
+        if start < self.size {
+            chunk.max(start / CHUNK)
+        } else {
+            self.size.div_ceil(CHUNK)
+        }
+    }
 }
 
 /// Hashes a chunk, or says that it holds only zeros.
@@ -79,7 +96,10 @@ enum Portion {
     Files(std::ops::Range<usize>),
     Chunks {
         file: usize,
+        /// None when only a hole is left.
         chunks: std::ops::Range<u64>,
+        /// Bytes of the hole before them.
+        skipped: u64,
     },
 }
 
@@ -96,7 +116,9 @@ impl Queue<'_> {
         let file = self.files.get(self.next)?;
         if file.size > CHUNK {
             let all = file.size.div_ceil(CHUNK);
-            let start = self.chunk;
+            // A hole may be of more chunks than anybody can count through.
+            let start = file.next_data(self.chunk);
+            let skipped = file.size.min(start * CHUNK) - self.chunk * CHUNK;
             let end = all.min(start + PORTION / CHUNK);
             let file = self.next;
             (self.next, self.chunk) = if end == all {
@@ -107,6 +129,7 @@ impl Queue<'_> {
             return Some(Portion::Chunks {
                 file,
                 chunks: start..end,
+                skipped,
             });
         }
         let start = self.next;
@@ -207,8 +230,13 @@ impl Worker<'_> {
                 }
                 Ok(())
             }
-            Portion::Chunks { file, chunks } => {
+            Portion::Chunks {
+                file,
+                chunks,
+                skipped,
+            } => {
                 let Wanted { size, data, .. } = self.files[file];
+                self.control.advance(skipped);
                 self.with_file(file, |worker, opened| {
                     for number in chunks {
                         let start = number * CHUNK;
@@ -295,15 +323,11 @@ pub fn file_digest(path: &Path, threads: usize, control: &Control) -> Result<Dig
         return Err(Error::io("hash (it is no regular file)", path)(kind));
     }
     let size = u64::try_from(stat.st_size).unwrap_or(0);
+    if size == 0 {
+        demand_empty(&file, path)?;
+    }
     control.begin(Phase::Hash, size);
-    let mut tree = Tree::new(crate::tree::Metadata {
-        mtime: crate::tree::Timestamp::default(),
-        uid: 0,
-        gid: 0,
-        permissions: 0,
-        xattrs: crate::tree::XattrSetId::EMPTY,
-        flags: crate::tree::InodeFlags::empty(),
-    });
+    let mut tree = empty_tree();
     let content = tree.add_content(Content::Bytes(Box::default()))?;
     let store = OneFile { file: &file, path };
     let map = data_map(&file, size).map_err(Error::io("find the holes of", path))?;
@@ -323,6 +347,17 @@ pub fn file_digest(path: &Path, threads: usize, control: &Control) -> Result<Dig
         });
     }
     Ok(found[0])
+}
+
+fn empty_tree() -> Tree {
+    Tree::new(crate::tree::Metadata {
+        mtime: crate::tree::Timestamp::default(),
+        uid: 0,
+        gid: 0,
+        permissions: 0,
+        xattrs: crate::tree::XattrSetId::EMPTY,
+        flags: crate::tree::InodeFlags::empty(),
+    })
 }
 
 /// Where a file holds data; `None` when its file system cannot tell.
@@ -379,54 +414,5 @@ impl Opener for OneFile<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn digest_of(bytes: &[u8], threads: usize) -> Digest {
-        static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path =
-            std::env::temp_dir().join(format!("layermelt-digest-{}-{number}", std::process::id()));
-        std::fs::write(&path, bytes).unwrap();
-        let digest = file_digest(&path, threads, &Control::default());
-        std::fs::remove_file(&path).unwrap();
-        digest.unwrap()
-    }
-
-    #[test]
-    fn threads_do_not_matter_and_every_byte_does() {
-        let mut bytes: Vec<u8> = (0..9_000_001u32).map(|n| (n % 251) as u8).collect();
-        let digest = digest_of(&bytes, 1);
-        assert_eq!(digest, digest_of(&bytes, 3));
-        for at in [0, 1 << 20, 8 << 20, 9_000_000] {
-            bytes[at] ^= 1;
-            assert_ne!(digest, digest_of(&bytes, 2), "byte {at}");
-            bytes[at] ^= 1;
-        }
-        bytes.push(0);
-        assert_ne!(digest, digest_of(&bytes, 2));
-    }
-
-    #[test]
-    fn sizes_of_zeros_differ() {
-        let sizes = [0, 1, 1 << 20, (1 << 20) + 1, 2 << 20, (2 << 20) + 1];
-        let digests: std::collections::HashSet<_> = sizes
-            .iter()
-            .map(|&size| digest_of(&vec![0; size], 2))
-            .collect();
-        assert_eq!(digests.len(), sizes.len());
-    }
-
-    #[test]
-    fn a_hole_is_zeros() {
-        let path = std::env::temp_dir().join(format!("layermelt-hole-{}", std::process::id()));
-        let file = std::fs::File::create(&path).unwrap();
-        file.set_len(5 << 20).unwrap();
-        std::os::unix::fs::FileExt::write_at(&file, b"x", 3 << 20).unwrap();
-        let holed = file_digest(&path, 2, &Control::default()).unwrap();
-        std::fs::remove_file(&path).unwrap();
-        let mut bytes = vec![0; 5 << 20];
-        bytes[3 << 20] = b'x';
-        assert_eq!(holed, digest_of(&bytes, 1));
-    }
-}
+#[path = "data_tests.rs"]
+mod tests;

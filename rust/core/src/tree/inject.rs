@@ -13,6 +13,7 @@ use rustix::fs::{FileType, Mode, OFlags, Stat};
 use super::{
     Content, Identity, InodeFlags, Kind, Metadata, Node, NodeId, Slot, Timestamp, Tree, XattrSetId,
 };
+use crate::blockio::demand_empty;
 use crate::error::{Error, Result};
 
 /// The kernel follows as many symlinks on one path (`MAXSYMLINKS`).
@@ -297,7 +298,7 @@ fn open_source(file: &Injection) -> Result<(u64, Content)> {
             // The type first: opening a device can have effects.
             let stat = rustix::fs::stat(path).map_err(Error::io("read", path))?;
             demand_regular(&stat, path, file)?;
-            let stat = stat_of_readable(path)?;
+            let (opened, stat) = open_readable(path)?;
             demand_regular(&stat, path, file)?;
             let identity = Identity {
                 inode: stat.st_ino,
@@ -307,6 +308,9 @@ fn open_source(file: &Injection) -> Result<(u64, Content)> {
                 },
             };
             let size = u64::try_from(stat.st_size).unwrap_or(0);
+            if size == 0 {
+                demand_empty(&opened, path)?;
+            }
             Ok((
                 size,
                 Content::Host {
@@ -318,11 +322,12 @@ fn open_source(file: &Injection) -> Result<(u64, Content)> {
     }
 }
 
-fn stat_of_readable(path: &Path) -> Result<Stat> {
+fn open_readable(path: &Path) -> Result<(OwnedFd, Stat)> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let opened: OwnedFd =
         rustix::fs::open(path, flags, Mode::empty()).map_err(Error::io("open", path))?;
-    rustix::fs::fstat(&opened).map_err(Error::io("read", path))
+    let stat = rustix::fs::fstat(&opened).map_err(Error::io("read", path))?;
+    Ok((opened, stat))
 }
 
 fn demand_regular(stat: &Stat, path: &Path, file: &Injection) -> Result<()> {

@@ -57,6 +57,9 @@ def main() -> NoReturn:
     """Runs the command line and exits with its code."""
     # Like Ctrl-C, so that what was begun is cleaned up.
     signal.signal(signal.SIGTERM, _terminate)
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+        # Unless it is ignored: nohup(1).
+        signal.signal(signal.SIGHUP, _terminate)
     try:
         if os.path.basename(sys.argv[0]) == _OLD_NAME:
             # By a symlink, in the place of the program of that name.
@@ -86,8 +89,8 @@ def _print_version(ctx: click.Context) -> None:
     ctx.exit()
 
 
-def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
-    raise SystemExit(143)
+def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)
 
 
 def _unexpected(error: BaseException) -> NoReturn:

@@ -65,6 +65,7 @@ Exit codes:
   9    an image to be looked at cannot be read
   10   an external engine cannot make the image
   70   a fault of layermelt itself
+  129  its terminal was closed
   130  interrupted (143: terminated)
 """
 

@@ -149,7 +149,7 @@ def test_help_says_all_exit_codes() -> None:
     for arguments in (["--help"], ["build", "-h"], ["check", "--help"], ["inspect", "--help"]):
         told = invoke(*arguments)
         assert told.exit_code == 0
-        for code in codes | {0, 130, 143}:
+        for code in codes | {0, 129, 130, 143}:
             assert re.search(rf"^ +(\d+ .*\()?{code}\b", told.output, re.MULTILINE), code
 
 
@@ -278,7 +278,9 @@ def test_results_that_cannot_be_written(layer: Path, target: Path) -> None:
     assert b"No space left" in done.stderr
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_interrupted(target: Path, tmp_path: Path, number: signal.Signals, code: int) -> None:
     layer = tmp_path / "large"
     layer.mkdir()
@@ -305,6 +307,21 @@ def test_interrupted(target: Path, tmp_path: Path, number: signal.Signals, code:
         assert process.returncode in (0, code)
         target.write_bytes(b"old")
     pytest.fail("no build could be interrupted")
+
+
+def test_hang_up_may_be_ignored(layer: Path, target: Path) -> None:
+    """As nohup(1) does it."""
+    program = (
+        "import os, signal; from layermelt import cli; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+        "import layermelt.builder as builder; build = builder.build_rootfs\n"
+        "def hung_up(*arguments, **options):\n"
+        "    os.kill(os.getpid(), signal.SIGHUP)\n"
+        "    return build(*arguments, **options)\n"
+        "builder.build_rootfs = hung_up; cli.main()\n"
+    )
+    words: list[str | Path] = [sys.executable, "-c", program, "build", "--layer", layer, "-o", target]
+    assert subprocess.run(words, capture_output=True, check=False).returncode == 0
+    assert target.exists()
 
 
 def test_a_fault_of_its_own_is_one_message(layer: Path, target: Path) -> None:

@@ -11,12 +11,14 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
+import os
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
 from layermelt import builder, cloning, convert, differ, digests, growing, images
+from layermelt.inject import files as injecting
 
 if TYPE_CHECKING:
     from typing_extensions import ParamSpec
@@ -34,6 +36,7 @@ __all__ = [
     "diff_trees",
     "file_digest",
     "grow_image",
+    "inject_files",
     "inspect_source",
     "layer_digest",
     "stat_fingerprint",
@@ -58,7 +61,7 @@ class _Watch:
         self.raised: BaseException | None = None
 
     def __call__(self, phase: str, done: int, total: int) -> None:
-        if self.stopped.is_set():
+        if self.stopped.is_set() or self._loop.is_closed():
             raise _Stopped
         # A loop that is busy is not given a second call before it has come to the first.
         if self._progress is not None and self._told.is_set():
@@ -106,6 +109,10 @@ def _executor() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(thread_name_prefix="layermelt")
 
 
+# A child process by fork has none of the threads that its parent's executor counts on.
+os.register_at_fork(after_in_child=_executor.cache_clear)
+
+
 def _coroutine(function: Callable[_P, _T]) -> Callable[_P, Awaitable[_T]]:
     @functools.wraps(function)
     async def coroutine(*args: _P.args, **named: _P.kwargs) -> _T:
@@ -123,6 +130,7 @@ convert_layer_to_rootfs = _coroutine(convert.convert_layer_to_rootfs)
 diff_trees = _coroutine(differ.diff_trees)
 file_digest = _coroutine(digests.file_digest)
 grow_image = _coroutine(growing.grow_image)
+inject_files = _coroutine(injecting.inject_files)
 inspect_source = _coroutine(builder.inspect_source)
 layer_digest = _coroutine(digests.layer_digest)
 stat_fingerprint = _coroutine(digests.stat_fingerprint)

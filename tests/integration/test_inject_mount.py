@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import os
 import subprocess
@@ -15,7 +17,7 @@ import pytest
 import layermelt
 from integration.oracle import kernel, mounts, product
 from integration.real import finished
-from layermelt import InjectedFile, errors
+from layermelt import InjectedFile, aio, errors
 from layermelt.inject import find_injector
 
 pytestmark = pytest.mark.root
@@ -314,6 +316,35 @@ def test_standard_streams_may_be_closed(ours: Path, tmp_path: Path) -> None:
         subprocess.run(["sh", "-c", f'exec "$@" {closed}', "sh", *command], check=True)
     assert finished.content(ours, "/usr/sbin/vm-agent") == b"#!/x\n"
     assert finished.complaints(ours) == ""
+
+
+def test_the_coroutine(ours: Path, tmp_path: Path) -> None:
+    """Stopped at whatever moment, nothing is left: see also the fixture."""
+    files = [InjectedFile(f"/srv/{number}", content=b"x" * number) for number in range(3)]
+    told = set()
+
+    async def main() -> None:
+        report = await aio.inject_files(ours, files=files, progress=lambda *told_: told.add(told_))
+        assert report.files == ("/srv/0", "/srv/1", "/srv/2")
+        for delay in (0.01, 0.05, 0.1, 0.15, 0.2):
+            task = asyncio.ensure_future(aio.inject_files(ours, files=files))
+            await asyncio.sleep(delay)
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+            assert finished.loop_devices(tmp_path) == []
+
+    asyncio.run(main())
+    assert {phase for phase, *_ in told} == {"inject"}
+    assert {total for *_, total in told} == {3}
+    assert finished.content(ours, "/srv/2") == b"xx"
+    assert finished.complaints(ours) == ""
+
+
+@pytest.mark.parametrize("timeout", [0, -1.0, float("nan")])
+def test_a_time_limit_that_is_none(ours: Path, timeout: float) -> None:
+    with pytest.raises(errors.InvalidOptionError, match="invalid timeout"):
+        layermelt.inject_files(ours, files=[InjectedFile("/x", content=b"")], timeout=timeout)
 
 
 def test_should_stop(ours: Path) -> None:

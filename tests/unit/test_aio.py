@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import os
+import signal
+import subprocess
+import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -186,3 +191,49 @@ def test_one_that_has_not_begun_is_cancelled(large: Path, target: Path) -> None:
 
     asyncio.run(main())
     assert os.listdir(target.parent) == []
+
+
+def test_a_child_by_fork_has_threads_of_its_own(layer: Path, target: Path) -> None:
+    """The parent's, whom its executor takes for idle, are not in it."""
+    program = (
+        "import asyncio, os, sys; from layermelt import aio\n"
+        "layer, first, second = sys.argv[1:]\n"
+        "build = lambda target: asyncio.run(aio.build_rootfs(None, target, layers=[layer], sync=False))\n"
+        "build(first)\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    build(second); os._exit(0)\n"
+        "sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+    )
+    second = target.with_name("second.ext4")
+    words = [sys.executable, "-c", program, *map(os.fspath, (layer, target, second))]
+    # A child that waits for ever is killed with its parent.
+    with subprocess.Popen(words, start_new_session=True) as process:
+        try:
+            assert process.wait(60) == 0
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    assert second.read_bytes() == target.read_bytes()
+
+
+def test_a_loop_that_is_closed_stops_its_work(large: Path, target: Path) -> None:
+    """Whoever closes it did not wait; the process does, at its end, for all threads."""
+    loop = asyncio.new_event_loop()
+
+    async def until_it_writes() -> None:
+        while not os.listdir(target.parent):
+            await asyncio.sleep(0.001)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        build = aio.build_rootfs(None, target, layers=[large])
+        task: asyncio.Task[layermelt.BuildResult] = loop.create_task(build)  # type: ignore[arg-type]
+        loop.run_until_complete(until_it_writes())
+        loop.close()
+        end = time.monotonic() + 20
+        while os.listdir(target.parent):
+            assert not target.exists(), "it was not stopped"
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        task._log_destroy_pending = False  # type: ignore[attr-defined]

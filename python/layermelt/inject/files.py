@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from layermelt import inject, settings
 from layermelt.errors import InjectionTimeoutError, InvalidOptionError
-from layermelt.options import InjectedFile, StrPath, agent_file, injection
+from layermelt.job import Limit
+from layermelt.options import InjectedFile, Progress, StrPath, agent_file, injection
 
 __all__ = ["InjectionReport", "inject_files"]
 
@@ -46,7 +48,7 @@ def inject_files(
     agent_check: bool = True,
     busybox: StrPath | None = None,
     timeout: float | None = None,
-    should_stop: Callable[[], object] | None = None,
+    progress: Progress | None = None,
 ) -> InjectionReport:
     """Puts files into a finished ext4 image, in place.
 
@@ -63,8 +65,8 @@ def inject_files(
             architecture, and static or its interpreter exists in the image.
         busybox: Path of busybox; `None`: what ``LAYERMELT_BUSYBOX`` names, else the one on PATH.
         timeout: Seconds that all of it may take.
-        should_stop: Called some 20 times a second; what it raises ends the work and is raised
-            here.
+        progress: Called some 20 times a second with (phase, files put in, files in all). What it
+            raises ends the work and is raised here.
 
     Raises:
         InjectionError: One of its subclasses, by what went wrong.
@@ -80,8 +82,9 @@ def inject_files(
         raise InvalidOptionError("there is nothing to put in; give an agent or a file")
     named = settings.busybox() if busybox is None else os.fsdecode(busybox)
     tool = inject.find_injector(injector, busybox=named or None)
+    Limit(timeout)  # that it is one
     begin = time.monotonic()
-    for (content, destination, mode, uid, gid), check in wanted:
+    for number, ((content, destination, mode, uid, gid), check) in enumerate(wanted):
         left = None if timeout is None else timeout - (time.monotonic() - begin)
         if left is not None and left <= 0:
             raise InjectionTimeoutError(
@@ -98,7 +101,9 @@ def inject_files(
             gid=gid,
             check=check,
             timeout=left,
-            should_stop=should_stop,
+            should_stop=None
+            if progress is None
+            else functools.partial(progress, "inject", number, len(wanted)),
         )
     return InjectionReport(
         path=Path(path),

@@ -108,6 +108,9 @@ class MountInjector:
                 raise InjectionError(
                     f"cannot start the process that mounts {image}: {error}", path=image
                 ) from None
+            finally:
+                # Of a child that was killed the kernel unmounts a moment later: until then it writes.
+                _await_release(image_fd)
             _demand_success(ended, image, agent, destination)
             os.fsync(image_fd)
 
@@ -238,6 +241,14 @@ def _lock_image(image_fd: int, image: str, limit: _Limit) -> None:
             f"{image}: another program has locked it (does a virtual machine run from it?); end that first",
             path=image,
         )
+
+
+def _await_release(image_fd: int) -> None:
+    """Waits until no loop device has the image any more, but not for ever."""
+    end = time.monotonic() + _RELEASE
+    status = os.fstat(image_fd)
+    while loop_device_of(status) is not None and time.monotonic() < end:
+        time.sleep(_POLL)
 
 
 def _demand_detached(image_fd: int, image: str, limit: _Limit) -> None:

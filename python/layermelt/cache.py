@@ -154,9 +154,12 @@ class Cache:
     def publication(self, key: str) -> Publication:
         """Where its image is written."""
         path = self.entry(key)
-        if os.path.islink(path):
-            # A publication would follow it.
-            with contextlib.suppress(FileNotFoundError):
+        # A publication would follow a symlink, and leave the others.
+        with contextlib.suppress(FileNotFoundError):
+            mode = os.lstat(path).st_mode
+            if stat.S_ISDIR(mode):
+                raise OutputError(f"{path}: is a directory in the place of an image; remove it", path=path)
+            if not stat.S_ISREG(mode):
                 os.unlink(path)
         return Publication(path, names=CacheNames())
 

@@ -79,9 +79,8 @@ def exclusive(path: str, *, wait: Callable[[], object] | None = None) -> Iterato
                 try:
                     yield waited
                 finally:
-                    if taken:
-                        with contextlib.suppress(OSError):
-                            os.unlink(path)
+                    with contextlib.suppress(OSError):
+                        os.unlink(path)
                 return
         finally:
             os.close(fd)

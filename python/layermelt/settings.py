@@ -183,8 +183,8 @@ def _setting(name: str, value: Any) -> Any:
     """A setting's value in its own type, or what is wrong with it."""
     variable = f"LAYERMELT_{name.upper()}"
     if name in ("verify", "agent_check"):
-        word = _WORDS.get(value.lower()) if isinstance(value, str) else value
-        if not isinstance(word, bool):
+        word = _WORDS.get(str(value).lower())
+        if word is None:
             raise InvalidOptionError(f"invalid {name} {value!r} (or {variable}): expected 1 or 0")
         return word
     if name == "timeout":

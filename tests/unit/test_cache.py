@@ -193,6 +193,24 @@ def test_a_damaged_entry_is_rebuilt(layer: Path, cache: Path) -> None:
         assert [text for text in again.warnings if "built anew" in text]
 
 
+def test_what_is_no_file_in_the_place_of_an_entry(layer: Path, cache: Path, tmp_path: Path) -> None:
+    path = build_rootfs(None, layers=[layer], cache_dir=cache).path
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text("kept")
+    for make in (os.mkfifo, lambda path: path.symlink_to(elsewhere)):
+        path.unlink()
+        make(path)
+        result = build_rootfs(None, layers=[layer], cache_dir=cache)
+        assert (result.cached, check_image(path).sound) == (False, True)
+        assert "no regular file" in result.warnings[0]
+    assert elsewhere.read_text() == "kept"
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(errors.OutputError, match="directory in the place of an image; remove it"):
+        build_rootfs(None, layers=[layer], cache_dir=cache)
+    assert entries(cache) == [path.name]
+
+
 def test_an_output_and_a_cache_exclude_each_other(layer: Path, cache: Path, target: Path) -> None:
     with pytest.raises(errors.InvalidOptionError, match="exclude"):
         build_rootfs(None, target, layers=[layer], cache_dir=cache)

@@ -206,6 +206,8 @@ class TestSettings:
         assert (settings.cache_dir, settings.engine) == ("/from/environment", "native")
         assert (settings.verify, settings.timeout) == (False, 2.5)
         assert settings.agent == "/arcbox/bin/vm-agent"
+        # What the message of a wrong one asks for.
+        assert Settings(verify=1).verify is True  # type: ignore[arg-type]
 
     def test_legacy(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("LAYERMELT_ENGINE", "native")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import sys
 import threading
@@ -60,6 +62,19 @@ def test_who_waits_can_be_stopped(tmp_path: Path) -> None:
         assert not waited
         with pytest.raises(InterruptedError), locks.exclusive(path, wait=stop):
             pass
+    assert os.listdir(tmp_path) == []
+
+
+def test_where_there_are_no_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everybody is a holder, and nothing is left either."""
+
+    def flock(_fd: int, _operation: int) -> None:
+        raise OSError(errno.ENOLCK, "no locks")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    path = os.fspath(tmp_path / "lock")
+    with locks.exclusive(path) as waited, locks.exclusive(path) as again:
+        assert (waited, again) == (False, False)
     assert os.listdir(tmp_path) == []
 
 

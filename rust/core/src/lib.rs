@@ -15,6 +15,7 @@ pub mod error;
 pub mod ext4;
 pub mod layers;
 pub mod load;
+mod sized;
 pub mod sys;
 pub mod tree;
 mod workers;

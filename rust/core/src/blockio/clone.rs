@@ -7,9 +7,10 @@ use std::path::Path;
 
 use rustix::io::Errno;
 
-use super::{demand_empty, next_data, read_exact_at, write_all_at, NextData};
+use super::{next_data, read_exact_at, write_all_at, NextData};
 use crate::control::{Control, Phase};
 use crate::error::{Error, Result};
+use crate::sized::demand_empty;
 
 /// Bytes for one `copy_file_range`: long enough for the kernel to work at its
 /// pace, short enough that a stop is heard soon.

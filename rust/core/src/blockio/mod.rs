@@ -78,24 +78,6 @@ pub fn next_data(file: impl AsFd, at: u64, size: u64) -> Result<NextData, Errno>
     }
 }
 
-/// Sees that a file which says that it is empty is. Those of /proc say so and
-/// have data nevertheless: they would silently be taken for nothing.
-pub fn demand_empty(file: impl AsFd, path: &Path) -> Result<()> {
-    let mut byte = [0];
-    let count = loop {
-        match rustix::io::pread(&file, &mut byte, 0) {
-            Err(Errno::INTR) => {}
-            result => break result.map_err(Error::io("read", path))?,
-        }
-    };
-    if count == 0 {
-        return Ok(());
-    }
-    let reason =
-        "it has data but says that it is empty, as files of /proc do; make a copy of it first";
-    Err(Error::io("read", path)(std::io::Error::other(reason)))
-}
-
 /// Why a file's bytes could not be read.
 #[derive(Debug)]
 pub enum ReadFault {

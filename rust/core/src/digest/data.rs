@@ -16,11 +16,10 @@ use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::Digest;
-use crate::blockio::{
-    demand_empty, next_data, read_exact_at, ContentStore, NextData, Opened, Opener,
-};
+use crate::blockio::{next_data, read_exact_at, ContentStore, NextData, Opened, Opener};
 use crate::control::{Control, Phase};
 use crate::error::{Error, Result};
+use crate::sized::demand_empty;
 use crate::tree::{Content, ContentId, Extent, Tree};
 use crate::workers;
 

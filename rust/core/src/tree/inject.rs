@@ -13,8 +13,8 @@ use rustix::fs::{FileType, Mode, OFlags, Stat};
 use super::{
     Content, Identity, InodeFlags, Kind, Metadata, Node, NodeId, Slot, Timestamp, Tree, XattrSetId,
 };
-use crate::blockio::demand_empty;
 use crate::error::{Error, Result};
+use crate::sized::demand_empty;
 
 /// The kernel follows as many symlinks on one path (`MAXSYMLINKS`).
 pub(super) const MAX_SYMLINKS: u32 = 40;

@@ -18,7 +18,9 @@ pub struct Image {
     size: u64,
     /// What a journal says instead, by block.
     patches: HashMap<u64, Patch>,
-    /// Bytes of those blocks.
+    /// Those blocks, in order.
+    patched: Vec<u64>,
+    /// Bytes of them.
     block_size: u64,
 }
 
@@ -61,6 +63,7 @@ impl Image {
             path: path.to_path_buf(),
             size,
             patches: HashMap::new(),
+            patched: Vec::new(),
             block_size: 0,
         })
     }
@@ -74,6 +77,8 @@ impl Image {
     /// From now on these blocks, of so many bytes, are read from other places.
     pub fn patch(&mut self, block_size: u32, patches: HashMap<u64, Patch>) {
         self.block_size = block_size.into();
+        self.patched = patches.keys().copied().collect();
+        self.patched.sort_unstable();
         self.patches = patches;
     }
 
@@ -125,11 +130,20 @@ impl Image {
 
     /// Where the next data is, from byte `at` on: what is before it is a hole,
     /// and reads as zeros. The file's end when there is none; `at` where the
-    /// host does not tell holes.
+    /// host does not tell holes. What a journal says of a hole is data as well.
     ///
     /// # Errors
     /// When the device or the file system below fails.
     pub fn next_data(&self, at: u64) -> Result<u64> {
+        let data = self.next_unpatched(at)?;
+        let block = at.checked_div(self.block_size).unwrap_or(0);
+        let next = self.patched.partition_point(|patched| *patched < block);
+        Ok(self.patched.get(next).map_or(data, |patched| {
+            data.min((patched * self.block_size).max(at))
+        }))
+    }
+
+    fn next_unpatched(&self, at: u64) -> Result<u64> {
         use rustix::io::Errno;
         match rustix::fs::seek(&self.file, SeekFrom::Data(at)) {
             Ok(data) => Ok(data),

@@ -197,14 +197,14 @@ IMAGE_BREAKS: tuple[Break, ...] = (
         (
             "no features that old programs refuse",
             FORMAT + "features.rs",
-            "                | Incompat::FLEX_BG,",
-            "                | Incompat::FLEX_BG | Incompat::LARGE_DIR,",
+            "                | RoCompat::METADATA_CSUM,",
+            "                | RoCompat::METADATA_CSUM | RoCompat::from_bits_retain(0x2000),  // project",
         ),
         (
             "nothing is reserved unless asked for",
-            PLAN + "options.rs",
-            "            reserved: 0,",
-            "            reserved: 4096,",
+            PLAN + "encode.rs",
+            "reserved_blocks: self.reserved_blocks,",
+            "reserved_blocks: self.reserved_blocks + 1,",
         ),
         (
             "ctime is mtime",
@@ -234,7 +234,7 @@ IMAGE_BREAKS: tuple[Break, ...] = (
             "a bitmap that is not there is one that the kernel computes",
             PLAN + "groups.rs",
             "if group.used_blocks == superblock && number + 1 < geometry.groups {",
-            "if group.used_blocks <= superblock + 515 && number + 1 < geometry.groups {",
+            "if group.used_blocks < per_group && superblock < u32::MAX && number + 1 < geometry.groups {",
         ),
         (
             "inodes behind the last one in use are unused",

@@ -82,6 +82,14 @@ fn one_block_less_is_never_enough() {
         };
         let exact = Plan::new(&tree, &given(bytes)).unwrap();
         assert_eq!(exact.image_bytes(), bytes, "round {round}");
+        // A few more: a larger journal, or a group that does not hold its own blocks.
+        let more = [1, 5, 40, 700, 9_000, 40_000][numbers.below(6) as usize];
+        if round % 3 == 1 {
+            let more = bytes + more * u64::from(wish.block_size);
+            let larger = build(&tree, &given(more), 2).unwrap();
+            assert_eq!(std::fs::metadata(&larger.0).unwrap().len(), more);
+            judge(&larger.0);
+        }
         // One less, and sizes far below it.
         for less in [1, 2, 3, 17, 300, 4_000] {
             let Some(less) = bytes.checked_sub(less * u64::from(wish.block_size)) else {

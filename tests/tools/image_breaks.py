@@ -139,9 +139,9 @@ IMAGE_BREAKS: tuple[Break, ...] = (
             "self.pointers(level + 1, start..below.min(start + limit - 1))",
         ),
         (
-            "from 65,000 links on the number is 1",
+            "beyond 65,000 links the number is 1",
             PLAN + "inodes.rs",
-            ".filter(|&links| u32::from(links) < validate::LINK_MAX)",
+            ".filter(|&links| u32::from(links) <= validate::LINK_MAX)",
             ".filter(|&links| u32::from(links) < u32::MAX)",
         ),
     ),

@@ -159,12 +159,19 @@ fn many_subdirectories_and_deep_ones() {
     let nodes: Vec<_> = (0..66_000).map(|_| make.directory(&[])).collect();
     let entries: Vec<_> = names.iter().map(Vec::as_slice).zip(nodes).collect();
     let wide = make.directory(&entries);
+    // 65,000 links, as many as the kernel counts.
+    let nodes: Vec<_> = (0..64_998).map(|_| make.directory(&[])).collect();
+    let entries: Vec<_> = names.iter().map(Vec::as_slice).zip(nodes).collect();
+    let counted = make.directory(&entries);
     let mut deep = make.directory(&[]);
     for _ in 0..2_000 {
         deep = make.directory(&[(b"d", deep)]);
     }
-    let tree = make.finish(&[(b"wide", wide), (b"deep", deep)]);
-    judge(&build(&tree, &ImageOptions::default(), 2).unwrap().0);
+    let tree = make.finish(&[(b"wide", wide), (b"counted", counted), (b"deep", deep)]);
+    let image = build(&tree, &ImageOptions::default(), 2).unwrap();
+    judge(&image.0);
+    assert!(debugfs(&image.0, "stat /wide").contains("Links: 1 "));
+    assert!(debugfs(&image.0, "stat /counted").contains("Links: 65000 "));
 }
 
 #[test]

@@ -86,7 +86,7 @@ impl Plan<'_> {
 
     /// "." and the name (or, for the root, ".."), and ".." of each
     /// subdirectory. Above the limit the number is 1 (`dir_nlink`,
-    /// `ext4_inc_count`).
+    /// `ext4_inc_count` as of today: at the limit it is still told).
     fn directory_links(&self, node: NodeId) -> u16 {
         let entries = self
             .tree
@@ -101,7 +101,7 @@ impl Plan<'_> {
         let links = 2 + below + ours;
         u16::try_from(links)
             .ok()
-            .filter(|&links| u32::from(links) < validate::LINK_MAX)
+            .filter(|&links| u32::from(links) <= validate::LINK_MAX)
             .unwrap_or(1)
     }
 

@@ -85,7 +85,11 @@ def check(chain: Chain, store: Path, wish: dict[str, Any], judge_image: Judge) -
         with mounts.image(output) as mounted:
             lines = differences(kernel_view, dump(mounted))
             assert inode_flags(mounted) == flags
+            space = os.statvfs(mounted)
         assert not lines, report(lines)
+        assert space.f_files >= (wish["inodes"] or 0)
+        if wish["size"] == "auto" and wish["profile"] != "readonly":
+            assert space.f_bfree * space.f_frsize >= wish["free_space"] + wish["reserved"]
         if not isinstance(wish["size"], str):
             block_size = wish["block_size"]
             assert output.stat().st_size == wish["size"] // block_size * block_size == result.size

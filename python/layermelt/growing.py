@@ -126,8 +126,8 @@ def grow_image(
         assert reason is not None
         if stat.S_ISBLK(status.st_mode):
             raise UnsupportedImageError(
-                f"{image}: {reason}, and without one a device is not grown here: a crash meanwhile would "
-                "destroy it; use resize2fs",
+                f"{image}: {reason}, and not by way of a journal a device is not grown here: a crash meanwhile "
+                "would destroy it; use resize2fs",
                 path=image,
             )
         report = _grow_copy(image, status, target, count, sync=sync, progress=progress)

@@ -134,6 +134,19 @@ pub enum Error {
         reason: String,
     },
 
+    /// Growing an image failed when it could not be undone any more.
+    #[error("cannot {action} {}: {source}; {state}", path.display())]
+    HalfGrown {
+        /// What was being done, as a verb.
+        action: &'static str,
+        /// The image.
+        path: PathBuf,
+        /// What the kernel answered.
+        source: io::Error,
+        /// What the image is now and what to do.
+        state: &'static str,
+    },
+
     /// An option that no image can have.
     #[error("invalid {option}: {reason}")]
     InvalidOption {

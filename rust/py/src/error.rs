@@ -59,7 +59,7 @@ fn make(py: Python<'_>, failure: &Failure) -> PyResult<PyErr> {
     let message = failure.error.to_string();
     let details = PyDict::new(py);
     let class = match &failure.error {
-        Error::Io { path, source, .. } => {
+        Error::Io { path, source, .. } | Error::HalfGrown { path, source, .. } => {
             let arguments = (
                 failure.area.name(),
                 message,

@@ -8,6 +8,7 @@ use super::descriptor::{bitmap_sum, Descriptor};
 use super::disk::Disk;
 use super::inode;
 use super::place::{batches, Batch};
+use super::resize_inode::ResizeInode;
 use super::shape::Shape;
 use super::superblock::Superblock;
 use crate::control::Control;
@@ -62,8 +63,10 @@ impl<'a> Changes<'a> {
             overhead: 0,
         };
         changes.extend_last_group()?;
-        if let Some(block) = inode::update_resize_inode(&mut changes, old, new, &sb.fields())? {
-            changes.free(block)?;
+        if let Some(inode) = ResizeInode::open(changes.disk, old, &sb.fields())? {
+            if let Some(block) = inode.update(&mut changes, old, new, &sb.fields())? {
+                changes.free(block)?;
+            }
         }
         for batch in batches(new, old.groups) {
             control.check()?;
@@ -92,11 +95,6 @@ impl<'a> Changes<'a> {
     pub(super) fn replace(&mut self, block: u64, bytes: Vec<u8>) -> Result<()> {
         *self.load(block)? = bytes;
         Ok(())
-    }
-
-    /// A block need not change after all.
-    pub(super) fn forget(&mut self, block: u64) {
-        self.blocks.remove(&block);
     }
 
     fn descriptor(&mut self, group: u32) -> Result<Descriptor<'_>> {

@@ -165,7 +165,15 @@ impl Disk {
         if self.device {
             return Ok(());
         }
-        match rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, at, len) {
+        let keep = FallocateFlags::KEEP_SIZE;
+        let take = |flags| rustix::fs::fallocate(&self.file, flags, at, len);
+        // What is shared with a clone needs room of its own (XFS); where that is
+        // not known, a place for each block at least.
+        let taken = match take(keep | FallocateFlags::UNSHARE_RANGE) {
+            Err(Errno::OPNOTSUPP | Errno::INVAL) => take(keep),
+            taken => taken,
+        };
+        match taken {
             Err(error @ (Errno::NOSPC | Errno::DQUOT | Errno::IO)) => {
                 Err(Error::io("write", &self.path)(error))
             }

@@ -1,22 +1,18 @@
-//! The two inodes of the file system itself that growing has to do with.
+//! Inodes of the file system itself: where they are, what they say, how they are changed.
 
 use std::ops::Range;
 
-use super::changes::Changes;
 use super::descriptor::Descriptor;
 use super::disk::Disk;
 use super::fault::unsound;
 use super::shape::Shape;
 use crate::error::Result;
-use crate::ext4::format::{high16, low16, put_u16, put_u32};
-use crate::ext4::read::bytes::{u16_at, u32_at};
-use crate::ext4::read::inode::{self, Inode, RESIZE_INODE};
+use crate::ext4::format::{high16, low16, put_u16};
+use crate::ext4::read::bytes::u16_at;
+use crate::ext4::read::inode::{self, Inode};
 use crate::ext4::read::runs::{Blocks, Places};
 use crate::ext4::read::superblock::Superblock as Fields;
 use crate::ext4::read::{Fault, Read};
-
-/// `i_block`
-const MAP: Range<usize> = 0x28..0x64;
 
 /// Where an inode lies.
 #[derive(Clone, Copy, Debug)]
@@ -26,7 +22,7 @@ pub(super) struct Place {
 }
 
 /// Where inode `number` lies.
-pub(super) fn place(disk: &Disk, shape: &Shape, number: u32) -> Result<Place> {
+fn place(disk: &Disk, shape: &Shape, number: u32) -> Result<Place> {
     let bad = || unsound(disk.path(), format!("inode {number} lies outside"));
     let index = number.checked_sub(1).ok_or_else(bad)?;
     let group = index / shape.inodes_per_group;
@@ -83,120 +79,43 @@ impl Blocks for Source<'_> {
     }
 }
 
-/// Where the blocks of inode `number` are.
-pub(super) fn places(disk: &Disk, shape: &Shape, sb: &Fields, number: u32) -> Result<Places> {
-    let bad = |text: String| unsound(disk.path(), text);
-    let place = place(disk, shape, number)?;
-    let raw = load(
-        &read_block(disk, shape, place.block)?,
-        &place,
-        number,
-        shape,
-        sb,
-    )
-    .map_err(bad)?;
-    let inode = Inode::decode(&raw).ok_or_else(|| bad(format!("inode {number} is too short")))?;
-    match Places::of(&Source { disk, shape }, number, &inode) {
-        Ok(places) => Ok(places),
-        Err(Fault::Host(error)) => Err(error),
-        Err(Fault::Nonsense(text)) => Err(bad(text)),
-    }
-}
-
-/// An inode's bytes out of the block that has it, when its checksum is right.
-fn load(
-    block: &[u8],
-    place: &Place,
-    number: u32,
+/// An inode's place and bytes, if its checksum is right.
+pub(super) fn load(
+    disk: &Disk,
     shape: &Shape,
     sb: &Fields,
-) -> std::result::Result<Vec<u8>, String> {
+    number: u32,
+) -> Result<(Place, Vec<u8>)> {
+    let place = place(disk, shape, number)?;
+    let block = read_block(disk, shape, place.block)?;
     let raw = block[place.offset..place.offset + shape.inode_size as usize].to_vec();
     if sb.has_checksums() {
         let (stored, computed) = inode::checksums(number, &raw, sb.checksum_seed());
         if stored != computed {
-            return Err(format!(
-                "inode {number} has the checksum {stored:08x}, not {computed:08x}"
+            return Err(unsound(
+                disk.path(),
+                format!("inode {number} has the checksum {stored:08x}, not {computed:08x}"),
             ));
         }
     }
-    Ok(raw)
+    Ok((place, raw))
 }
 
-/// Its only block: the one whose entries are the reserved blocks.
-const DOUBLE_INDIRECT: usize = 0x28 + 13 * 4;
+/// What an inode says.
+pub(super) fn decode(disk: &Disk, raw: &[u8]) -> Result<Inode> {
+    Inode::decode(raw).ok_or_else(|| unsound(disk.path(), "inodes are too short".into()))
+}
 
-/// Makes the resize inode keep what is reserved now: descriptors took some, and
-/// there are more backups (the kernel's `add_new_gdb`, `reserve_backup_gdb`).
-/// Without reserved blocks it is emptied, and the block it had is told.
-pub(super) fn update_resize_inode(
-    changes: &mut Changes<'_>,
-    old: &Shape,
-    new: &Shape,
-    sb: &Fields,
-) -> Result<Option<u64>> {
-    let backups = new.backups();
-    let kept = new.resize_inode && new.reserved == old.reserved && backups == old.backups();
-    if !old.resize_inode || kept {
-        return Ok(None);
-    }
-    let path = changes.disk.path().to_path_buf();
-    let bad = |what: &str| unsound(&path, format!("the resize inode is senseless ({what})"));
-    let place = place(changes.disk, old, RESIZE_INODE)?;
-    let mut inode = load(changes.load(place.block)?, &place, RESIZE_INODE, old, sb)
-        .map_err(|text| unsound(&path, text))?;
-    let map = u64::from(u32_at(&inode, DOUBLE_INDIRECT));
-    if map == 0 {
-        return Err(bad("it has no block"));
-    }
-    let per = old.block_size / 4;
-    let map_block = changes.load(map)?.clone();
-    let at = |index: u32| (index % per) as usize * 4;
-    let primary = |index: u32| u64::from(old.first_data_block) + 1 + u64::from(index);
-    let first = old.desc_blocks();
-    for index in first..first + old.reserved {
-        if u64::from(u32_at(&map_block, at(index))) != primary(index) {
-            return Err(bad("its blocks are not the reserved ones"));
-        }
-    }
-
-    let freed = if new.resize_inode {
-        let taken = new.desc_blocks();
-        let entries = changes.load(map)?;
-        for index in first..taken {
-            put_u32(entries, at(index), 0);
-        }
-        for index in taken..taken + new.reserved {
-            let mut block = vec![0; new.block_size as usize];
-            for (number, &group) in backups.iter().enumerate() {
-                let copy = u64::from(group) * u64::from(new.per_group) + primary(index);
-                let copy = u32::try_from(copy).map_err(|_| bad("its blocks are too far"))?;
-                if number >= per as usize {
-                    return Err(bad("there are too many backups"));
-                }
-                put_u32(&mut block, number * 4, copy);
-            }
-            changes.replace(primary(index), block)?;
-        }
-        let blocks = 1 + u64::from(new.reserved) * (1 + backups.len() as u64);
-        let sectors = blocks * u64::from(new.block_size / 512);
-        let sectors = u32::try_from(sectors).map_err(|_| bad("it has too many blocks"))?;
-        put_u32(&mut inode, 0x1c, sectors); // i_blocks_lo
-        None
-    } else {
-        inode[MAP].fill(0);
-        put_u32(&mut inode, 0x1c, 0);
-        changes.forget(map);
-        Some(map)
-    };
-    put_u16(&mut inode, 0x74, 0); // l_i_blocks_high
-    seal(&mut inode, RESIZE_INODE, sb);
-    changes.load(place.block)?[place.offset..place.offset + inode.len()].copy_from_slice(&inode);
-    Ok(freed)
+/// Where an inode's blocks are; `number` is for messages.
+pub(super) fn places(disk: &Disk, shape: &Shape, number: u32, inode: &Inode) -> Result<Places> {
+    Places::of(&Source { disk, shape }, number, inode).map_err(|fault| match fault {
+        Fault::Host(error) => error,
+        Fault::Nonsense(text) => unsound(disk.path(), text),
+    })
 }
 
 /// `ext4_inode_csum_set`
-fn seal(raw: &mut [u8], number: u32, sb: &Fields) {
+pub(super) fn seal(raw: &mut [u8], number: u32, sb: &Fields) {
     if !sb.has_checksums() {
         return;
     }

@@ -1,10 +1,10 @@
 //! The image's own journal (jbd2) as the way to change many blocks at once:
 //! what is in it is carried out whole by whoever opens the image next.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::disk::Disk;
-use super::fault::unclean;
+use super::fault::{unclean, unsound};
 use super::inode;
 use super::shape::Shape;
 use crate::error::Result;
@@ -56,12 +56,20 @@ impl Journal {
         sb: &Superblock,
         count: u64,
     ) -> Result<Result<Self, String>> {
-        let inode = match sb.journal() {
-            Place::Internal(inode) => inode,
+        let number = match sb.journal() {
+            Place::Internal(number) => number,
             Place::None => return Ok(Err("the image has no journal".into())),
             Place::External(_) => return Ok(Err("the journal is on another device".into())),
         };
-        let places = inode::places(disk, shape, sb, inode)?;
+        let (_, raw) = inode::load(disk, shape, sb, number)?;
+        let inode = inode::decode(disk, &raw)?;
+        // e2fsck takes that one when the inode is lost.
+        if sb.s_jnl_backup_type == 1 && sb.s_jnl_blocks[..60] != inode.i_block {
+            return Ok(Err(
+                "the journal's map is another than the superblock's copy of it".into(),
+            ));
+        }
+        let places = inode::places(disk, shape, number, &inode)?;
         let Some(at) = places.block(0) else {
             return Ok(Err("the journal has no first block".into()));
         };
@@ -116,6 +124,10 @@ impl Journal {
             };
             journal.blocks.push(shape.byte(block));
         }
+        let places: BTreeSet<u64> = journal.blocks.iter().copied().chain([journal.at]).collect();
+        if places.len() <= journal.blocks.len() {
+            return Err(unsound(disk.path(), "the journal has a block twice".into()));
+        }
         Ok(Ok(journal))
     }
 
@@ -156,8 +168,12 @@ impl Journal {
         (self.block_size - 12 - 16 - 4) / self.tag_bytes()
     }
 
+    /// The transaction's number. It is not the next one: what is written and then
+    /// not decided stays in the log, and the kernel goes on to write there. Were
+    /// a transaction of the same number cut off, ours might end it. The kernel
+    /// comes to this number when it has gone through the whole log.
     fn sequence(&self) -> u32 {
-        be32(&self.raw, 0x18)
+        be32(&self.raw, 0x18).wrapping_add(be32(&self.raw, 0x10))
     }
 
     fn header(&self, kind: u32) -> Vec<u8> {
@@ -168,8 +184,23 @@ impl Journal {
         block
     }
 
+    /// Takes the room for what decides.
+    pub(super) fn reserve(&self, disk: &Disk) -> Result<()> {
+        disk.reserve(self.at, 512)
+    }
+
     /// Writes a transaction, which nobody looks at before [`Self::begin`].
     pub(super) fn write(&self, disk: &mut Disk, changed: &BTreeMap<u64, Vec<u8>>) -> Result<()> {
+        let own = |block: &u64| {
+            let at = block * self.block_size as u64;
+            at == self.at || self.blocks.contains(&at)
+        };
+        if let Some(block) = changed.keys().find(|block| own(block)) {
+            return Err(unsound(
+                disk.path(),
+                format!("block {block} is the journal's and something else"),
+            ));
+        }
         let mut places = self.blocks.iter().copied();
         let mut next = || places.next().ok_or_else(|| too_small(disk_path(disk)));
         let mut out = Vec::new();
@@ -247,6 +278,11 @@ impl Journal {
     /// From now on the transaction is to be carried out: one sector decides it.
     pub(super) fn begin(&self, disk: &mut Disk) -> Result<()> {
         self.write_superblock(disk, be32(&self.raw, 0x14), self.sequence())
+    }
+
+    /// It is not to be carried out: the journal is as it was.
+    pub(super) fn forget(&self, disk: &mut Disk) -> Result<()> {
+        self.write_superblock(disk, 0, be32(&self.raw, 0x18))
     }
 
     /// It was carried out: the journal is empty.

@@ -31,6 +31,7 @@ mod fault;
 mod inode;
 mod journal;
 mod place;
+mod resize_inode;
 mod shape;
 mod size;
 mod superblock;
@@ -38,11 +39,12 @@ mod superblock;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
 
 use crate::control::{Control, Phase};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ext4::read::features::incompat;
 use crate::ext4::read::superblock::{Superblock as Fields, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE};
 use changes::{Changed, Changes};
@@ -117,9 +119,10 @@ pub enum Outcome {
 ///
 /// # Errors
 /// [`crate::Error::NotGrown`] for an image that cannot be grown as it is,
-/// [`crate::Error::InvalidOption`] for a size that cannot be. After an error
-/// before the journal decided, the file is as long as it was and the file
-/// system the old one.
+/// [`crate::Error::InvalidOption`] for a size that cannot be;
+/// [`crate::Error::HalfGrown`] when the disk failed after the journal decided, or
+/// would not take back what was begun. After any other error the file is as long
+/// as it was and the file system the old one.
 pub fn grow(file: File, path: &Path, options: &Options, control: &Control) -> Result<Outcome> {
     let mut disk = Disk::new(file, path, options.sync, options.record)?;
     if disk.size() < SUPERBLOCK_OFFSET + SUPERBLOCK_SIZE as u64 {
@@ -132,7 +135,7 @@ pub fn grow(file: File, path: &Path, options: &Options, control: &Control) -> Re
     let old = Shape::of(&fields, disk.size(), path)?;
     let bytes = size::bytes(&old, options.target, disk.size())?;
     if disk.is_device() && bytes > disk.size() {
-        return Err(crate::error::Error::InvalidOption {
+        return Err(Error::InvalidOption {
             option: "size",
             reason: format!("the device has {} bytes", disk.size()),
         });
@@ -169,13 +172,76 @@ pub fn grow(file: File, path: &Path, options: &Options, control: &Control) -> Re
         }
     };
     if let Some(journal) = &journal {
-        let mut marked = sb.clone();
-        marked.set(0x60, incompat::RECOVER, true);
-        disk.write(SUPERBLOCK_OFFSET, &marked.bytes())?;
-        disk.barrier()?;
-        journal.begin(&mut disk)?;
-        disk.barrier()?;
+        if let Err(error) = decide(&mut disk, &sb, journal) {
+            return Err(match undo(&mut disk, &sb, journal, before) {
+                Ok(()) => error,
+                Err(_) => half_grown(error, UNDECIDED),
+            });
+        }
     }
+    if let Err(error) = carry_out(&mut disk, &new, &changed, &whole, journal.as_ref()) {
+        return Err(if journal.is_some() {
+            half_grown(error, DECIDED)
+        } else {
+            error
+        });
+    }
+    let now = changed.superblock.fields();
+    Ok(done(&mut disk, &old, &fields, &new, &now))
+}
+
+/// The image after an error.
+const UNDECIDED: &str = "what was begun could not be undone: `e2fsck -f` makes the image the old \
+                         file system or the new one, and both are whole";
+const DECIDED: &str = "the whole change is in the image's journal: the next mount makes it, or \
+                       `e2fsck -f`";
+
+fn half_grown(error: Error, state: &'static str) -> Error {
+    match error {
+        Error::Io {
+            action,
+            path,
+            source,
+        } => Error::HalfGrown {
+            action,
+            path,
+            source,
+            state,
+        },
+        other => other,
+    }
+}
+
+/// From here on the new file system is the one that counts.
+fn decide(disk: &mut Disk, sb: &Superblock, journal: &Journal) -> Result<()> {
+    let mut marked = sb.clone();
+    marked.set(0x60, incompat::RECOVER, true);
+    disk.write(SUPERBLOCK_OFFSET, &marked.bytes())?;
+    disk.barrier()?;
+    journal.begin(disk)?;
+    disk.barrier()
+}
+
+/// Back to the old one, when it is not known whether that was decided.
+fn undo(disk: &mut Disk, sb: &Superblock, journal: &Journal, length: u64) -> Result<()> {
+    journal.forget(disk)?;
+    disk.barrier()?;
+    disk.write(SUPERBLOCK_OFFSET, &sb.bytes())?;
+    disk.barrier()?;
+    if disk.size() > length {
+        disk.set_len(length)?;
+    }
+    Ok(())
+}
+
+/// All blocks get to their places.
+fn carry_out(
+    disk: &mut Disk,
+    new: &Shape,
+    changed: &Changed,
+    whole: &BTreeMap<u64, Vec<u8>>,
+    journal: Option<&Journal>,
+) -> Result<()> {
     // The kernel looks at the descriptors before it replays the journal: those
     // of the new groups must be there when the superblock tells of them.
     let first = SUPERBLOCK_OFFSET / u64::from(new.block_size);
@@ -189,15 +255,13 @@ pub fn grow(file: File, path: &Path, options: &Options, control: &Control) -> Re
     for (at, bytes) in &changed.copies {
         disk.write(*at, bytes)?;
     }
-    if let Some(journal) = &journal {
+    if let Some(journal) = journal {
         disk.barrier()?;
-        journal.end(&mut disk)?;
+        journal.end(disk)?;
     }
     disk.barrier()?;
     disk.write(SUPERBLOCK_OFFSET, &changed.superblock.bytes())?;
-    disk.barrier()?;
-    let now = changed.superblock.fields();
-    Ok(done(&mut disk, &old, &fields, &new, &now))
+    disk.barrier()
 }
 
 /// The most blocks of the old part that can change: superblock, the resize
@@ -207,7 +271,7 @@ fn most_changes(old: &Shape, new: &Shape) -> u64 {
         + u64::from(old.desc_blocks().saturating_sub(new.classic()).min(2))
 }
 
-type Prepared = (Changed, std::collections::BTreeMap<u64, Vec<u8>>);
+type Prepared = (Changed, BTreeMap<u64, Vec<u8>>);
 
 /// All that may be done while the old file system is still the one that counts.
 fn prepare(
@@ -240,6 +304,7 @@ fn prepare(
         for (at, bytes) in &changed.copies {
             disk.reserve(*at, bytes.len() as u64)?;
         }
+        journal.reserve(disk)?;
         journal.write(disk, &whole)?;
         disk.barrier()?;
     }

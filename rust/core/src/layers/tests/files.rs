@@ -8,6 +8,7 @@ use rustix::fs::FileType;
 
 use super::support::{set_mtime, skip, Chain, Merged};
 use crate::blockio::ContentStore;
+use crate::diff::Contents;
 use crate::error::{Error, Result};
 use crate::tree::{Content, Extent, Kind};
 
@@ -162,5 +163,34 @@ fn holes_are_found_in_visible_files() {
     }
     for at in 0..100 {
         assert_eq!(holes(&merged, &format!("many{at}")), Some(vec![]));
+    }
+}
+
+#[test]
+fn a_file_that_is_written_to_while_it_is_compared_is_an_error() {
+    let chain = Chain::new(1);
+    chain.file(0, "f", "content");
+    set_mtime(&chain.path(0, "f"), 1000, 5);
+    let merged = chain.merge().unwrap();
+    let Kind::File { size, content } = merged.tree.node(merged.at("f")).kind else {
+        panic!("no file");
+    };
+    let mut reader = merged.files.reader(&merged.tree);
+    let mut bytes = [0; 7];
+    for other in [None, Some("CONTENT")] {
+        reader.open(content, size).unwrap();
+        reader.read(0, &mut bytes).unwrap();
+        assert_eq!(&bytes, b"content");
+        if let Some(other) = other {
+            fs::write(chain.path(0, "f"), other).unwrap();
+        }
+        let closed = reader.close();
+        match other {
+            None => closed.unwrap(),
+            Some(_) => assert!(
+                matches!(closed, Err(Error::LayerChanged { .. })),
+                "{closed:?}"
+            ),
+        }
     }
 }

@@ -20,7 +20,7 @@ from layermelt.errors import (
 )
 from layermelt.locks import try_range
 
-__all__ = ["claim", "loop_device_of"]
+__all__ = ["claim", "device_in_use", "loop_device_of"]
 
 
 @contextlib.contextmanager
@@ -79,6 +79,31 @@ def _open(path: str) -> int:
         if error.errno == errno.ETXTBSY:
             raise ImageBusyError(f"{path}: is in use", path=path) from None
         raise from_os_error("image", f"cannot open {path}: {error.strerror}", path, error.errno) from None
+
+
+def device_in_use(path: str, image: os.stat_result) -> str | None:
+    """The block device by which the kernel may write to an image, if it has it in use: ``/dev/loop0``."""
+    if stat.S_ISBLK(image.st_mode):
+        number = f"{os.major(image.st_rdev)}:{os.minor(image.st_rdev)}"
+        return path if _may_be_written(f"/sys/dev/block/{number}") and _is_held(path) else None
+    device = loop_device_of(image)
+    if device is None or not _may_be_written(f"/sys/block/{device}"):
+        return None
+    return f"/dev/{device}"
+
+
+def _may_be_written(device: str) -> bool:
+    with contextlib.suppress(OSError), open(f"{device}/ro", "rb") as file:
+        return file.read().strip() == b"0"
+    return True
+
+
+def _is_held(path: str) -> bool:
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_EXCL | os.O_NONBLOCK | os.O_CLOEXEC))
+    except OSError as error:
+        return error.errno == errno.EBUSY
+    return False
 
 
 def loop_device_of(image: os.stat_result) -> str | None:

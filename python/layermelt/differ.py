@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from layermelt import _core, sources
+from layermelt import _core, busy, sources
 from layermelt.errors import InvalidOptionError, UnsupportedSourceError
 from layermelt.options import Progress, StrPath, worker_threads
 from layermelt.settings import IGNORABLE
@@ -313,7 +313,20 @@ def _directory(path: str) -> _Side:
 def _image(path: str) -> _Side:
     if not path or "\0" in path:
         raise InvalidOptionError(f"invalid path {path!r}: expected an image")
-    return _Side(kind="image", paths=(path,), description=f"image {path}")
+    return _Side(kind="image", paths=(path,), description=f"image {path}", warnings=_written_to(path))
+
+
+def _written_to(path: str) -> tuple[str, ...]:
+    """A warning if the kernel may have newer blocks than the image, or write to it meanwhile."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        # Whoever opens it tells what is wrong.
+        return ()
+    device = busy.device_in_use(path, status)
+    if device is None:
+        return ()
+    return (f"{path}: is in use as {device}: what was not written to it yet is not seen",)
 
 
 def _difference(found: tuple[Any, ...]) -> Difference:

@@ -217,10 +217,36 @@ def test_an_image_beside_its_mount(tmp_path: Path) -> None:
     (tree / "dir").mkdir(parents=True)
     (tree / "dir/file").write_text("content")
     image = layermelt.build_rootfs(None, tmp_path / "image.ext4", layers=[tree], sync=False).path
-    with mounts.image(image) as mounted:
-        assert diff(image, mounted, "--strict").returncode == 0
-        with kernel.loop_device(image) as device:
-            assert diff(device, mounted, "--strict").returncode == 0
-    assert diff(image, tree).returncode == 0
+    with mounts.image(image) as mounted, kernel.loop_device(image) as device:
+        for side in (image, device):
+            done = diff(side, mounted, "--strict")
+            # Nobody can write to it.
+            assert (done.returncode, b"warning" in done.stderr) == (0, False)
+    done = diff(image, tree)
+    assert (done.returncode, b"warning" in done.stderr) == (0, False)
     done = diff(image, tree, "--strict")
     assert (done.returncode, done.stdout) == (1, b"- /lost+found  directory\n")
+
+
+@pytest.mark.root
+def test_an_image_that_is_written_to_is_told(tmp_path: Path) -> None:
+    """The kernel has newer blocks than the image."""
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    image = layermelt.build_rootfs(None, tmp_path / "image.ext4", layers=[tree], sync=False).path
+    os.chmod(image, 0o644)
+    target = tmp_path / "target"
+    target.mkdir()
+    with kernel.loop_device(image, writable=True) as device:
+        kernel.mount(device, target, "ext4", 0, "")
+        try:
+            for side in (image, Path(device)):
+                warnings = diff_trees(side, tree, limit=0).warnings
+                assert warnings == (
+                    f"{side}: is in use as {device}: what was not written to it yet is not seen",
+                )
+        finally:
+            kernel.unmount(target)
+        # The device alone is not yet somebody who writes.
+        assert diff_trees(device, tree, limit=0).warnings == ()
+    assert diff_trees(image, tree, limit=0).warnings == ()

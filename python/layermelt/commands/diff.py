@@ -55,7 +55,7 @@ Exit codes:
   2    wrong usage, or an option's value that cannot be
   3    a source is missing, of an unknown kind, or inconsistent
   4    no permission to read something
-  5    a layer is corrupt, or a file changed during the comparison
+  5    a layer is corrupt, something is mounted in a directory, or a file changed meanwhile
   9    an image cannot be read, or makes no sense
   70   a fault of layermelt itself
   130  interrupted (143: terminated)

@@ -20,7 +20,7 @@ from layermelt.errors import CorruptImageError, ImageError
 PLAIN = ("-b", "1024", "-O", "^metadata_csum,^has_journal,^dir_index,^64bit,^resize_inode")
 
 
-def make(tmp_path: Path, *options: str) -> tuple[Path, Path]:
+def make(tmp_path: Path, *options: str, size: str = "4M") -> tuple[Path, Path]:
     """A tree and its image."""
     tree = tmp_path / "tree"
     (tree / "dir/sub").mkdir(parents=True)
@@ -29,7 +29,7 @@ def make(tmp_path: Path, *options: str) -> tuple[Path, Path]:
     (tree / "dir/link").symlink_to("z" * 200)
     os.setxattr(tree / "dir/file9", "user.large", b"v" * 700)
     image = tmp_path / "image"
-    command = ["mkfs.ext4", "-q", "-F", *options, "-d", str(tree), str(image), "4M"]
+    command = ["mkfs.ext4", "-q", "-F", *options, "-d", str(tree), str(image), size]
     subprocess.run(command, check=True, capture_output=True)
     return tree, image
 
@@ -127,12 +127,13 @@ def test_what_makes_no_sense_is_an_error(name: str, tmp_path: Path) -> None:
     assert time.monotonic() - since < 5
 
 
-def test_many_blocks_of_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("size", "words"), [("4M", "more blocks than the file system"), ("4G", "pieces")])
+def test_many_blocks_of_one(size: str, words: str, tmp_path: Path) -> None:
     """More of them than anybody keeps in memory."""
-    tree, image = make(tmp_path, *PLAIN)
+    tree, image = make(tmp_path, *PLAIN, size=size)
     indirect_self(image)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(CorruptImageError, match="more blocks than the file system"):
+    with pytest.raises(CorruptImageError, match=words):
         diff_trees(tree, image, ignore=["mtime"])
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 400 << 10
 

@@ -15,12 +15,13 @@ from layermelt.errors import (
     ImageBusyError,
     ImageError,
     ImageNotFoundError,
+    LayermeltError,
     OutputPermissionError,
     from_os_error,
 )
 from layermelt.locks import try_range
 
-__all__ = ["claim", "device_in_use", "loop_device_of"]
+__all__ = ["claim", "demand_writable", "device_in_use", "loop_device_of"]
 
 
 @contextlib.contextmanager
@@ -62,23 +63,41 @@ def _open(path: str) -> int:
         # First of all: opening a FIFO or another device can have effects.
         if not (stat.S_ISREG(status.st_mode) or stat.S_ISBLK(status.st_mode)):
             raise ImageError(f"{path}: neither a file nor a block device", path=path)
+        demand_writable(path, status)
         # On a block device O_EXCL fails while it is mounted or in use otherwise.
         exclusive = os.O_EXCL if stat.S_ISBLK(status.st_mode) else 0
         return os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | exclusive)
+    except LayermeltError:
+        raise  # some are an OSError
     except FileNotFoundError:
         raise ImageNotFoundError(f"{path}: no such file", path=path, errno=errno.ENOENT) from None
     except PermissionError as error:
         raise OutputPermissionError(
             f"{path}: may not be written to: {error.strerror}", path=path, errno=error.errno
         ) from None
-    except ImageError:
-        raise
     except OSError as error:
         if error.errno == errno.EBUSY:
             raise ImageBusyError(f"{path}: the device is mounted or in use; unmount it", path=path) from None
         if error.errno == errno.ETXTBSY:
             raise ImageBusyError(f"{path}: is in use", path=path) from None
         raise from_os_error("image", f"cannot open {path}: {error.strerror}", path, error.errno) from None
+
+
+def demand_writable(path: str, status: os.stat_result) -> None:
+    """Refuses a file that is read-only, which root is not kept from writing to.
+
+    An entry of the cache is, and would go on to be handed out under its key with what was changed.
+
+    Raises:
+        OutputPermissionError: It is.
+    """
+    if stat.S_ISREG(status.st_mode) and not status.st_mode & 0o222:
+        raise OutputPermissionError(
+            f"{path}: is a read-only file, as entries of the cache are; change a clone of it (layermelt clone), "
+            "or make it writable (chmod u+w)",
+            path=path,
+            errno=errno.EACCES,
+        )
 
 
 def device_in_use(path: str, image: os.stat_result) -> str | None:

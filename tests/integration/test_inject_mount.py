@@ -17,7 +17,7 @@ import pytest
 import layermelt
 from integration.oracle import kernel, mounts, product
 from integration.real import finished
-from layermelt import InjectedFile, aio, errors
+from layermelt import InjectedFile, aio, cloning, errors
 from layermelt.inject import find_injector
 
 pytestmark = pytest.mark.root
@@ -303,8 +303,19 @@ def test_the_disk_of_the_image_is_full(layer: Path, tmp_path: Path) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12M", "small", disk], check=True)
     try:
         image = layermelt.build_rootfs(None, disk / "rootfs.ext4", layers=[layer], journal="none").path
-        with pytest.raises(errors.ImageFullError, match="the disk that the image lies on is full; free some"):
+        before = image.read_bytes()
+        with pytest.raises(errors.ImageFullError, match=r"disk that it lies on has no room.*free some space"):
             inject(image, os.urandom(24 << 20))
+        assert image.read_bytes() == before
+        (disk / "more").write_bytes(b"x" * (11 << 20))
+        with pytest.raises(errors.ImageFullError, match="disk that it lies on"):
+            inject(image)
+        # What needs no holes needs no room.
+        full = layermelt.build_rootfs(None, tmp_path / "full.ext4", layers=[layer], size="8M").path
+        (disk / "more").unlink()
+        (disk / "full.ext4").write_bytes(full.read_bytes())
+        (disk / "more").write_bytes(b"x" * (3 << 20))
+        inject(disk / "full.ext4")
     finally:
         subprocess.run(["umount", disk], check=True)
 
@@ -339,6 +350,20 @@ def test_the_coroutine(ours: Path, tmp_path: Path) -> None:
     assert {total for *_, total in told} == {3}
     assert finished.content(ours, "/srv/2") == b"xx"
     assert finished.complaints(ours) == ""
+
+
+def test_an_entry_of_the_cache_is_refused(layer: Path, tmp_path: Path) -> None:
+    """Root could write to it, and it would be handed out under its key for what it is not any more."""
+    entry = layermelt.build_rootfs(None, layers=[layer], cache_dir=tmp_path / "cache").path
+    before = entry.read_bytes()
+    with pytest.raises(errors.OutputPermissionError, match=r"read-only file.*layermelt clone"):
+        inject(entry)
+    with pytest.raises(errors.OutputPermissionError, match=r"read-only file.*layermelt clone"):
+        layermelt.grow_image(entry, "+64M")
+    assert entry.read_bytes() == before
+    clone = cloning.clone_image(entry, tmp_path / "clone.ext4").path
+    inject(clone)
+    assert finished.content(clone, "/usr/sbin/vm-agent") == b"agent"
 
 
 @pytest.mark.parametrize("timeout", [0, -1.0, float("nan")])

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 
 from layermelt import _core, helpers, settings
-from layermelt.busy import loop_device_of
+from layermelt.busy import demand_writable, loop_device_of
 from layermelt.errors import (
     AgentError,
     Area,
@@ -46,8 +46,8 @@ _SYSTEM_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 #: bytes 100 to 203 of the image of a running machine, and whoever has any of them has the image.
 _OWN_BYTE = 1 << 62
 _NAME_MAX = 255
-#: Bytes that are no room: the kernel gives up at some block.
-_LITTLE = 64 << 10
+#: What the kernel may write beside the file itself: directories, bitmaps, the journal.
+_MARGIN = 1 << 20
 
 
 class MountInjector:
@@ -88,6 +88,7 @@ class MountInjector:
             _demand_mountable(image)
             _lock_image(image_fd, image, limit)
             _demand_detached(image_fd, image, limit)
+            _demand_room(image_fd, image, agent_fd)
             try:
                 ended = helpers.run(
                     _MOUNTER,
@@ -207,8 +208,12 @@ def _open_agent(agent: str | bytes, destination: bytes) -> int:
 
 def _open_image(image: str) -> int:
     try:
-        if stat.S_ISREG(os.stat(image).st_mode):
+        status = os.stat(image)
+        if stat.S_ISREG(status.st_mode):
+            demand_writable(image, status)
             return os.open(image, os.O_RDWR | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except LayermeltError:
+        raise  # some are an OSError
     except OSError as error:
         message = f"cannot open {image} to write into it: {error.strerror}"
         area: Area = "output" if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) else "image"
@@ -264,11 +269,17 @@ def _demand_detached(image_fd: int, image: str, limit: _Limit) -> None:
         limit.pause()
 
 
-def _disk_is_full(image: str) -> bool:
-    with contextlib.suppress(OSError):
-        room = os.statvfs(image)
-        return room.f_bavail * room.f_frsize < _LITTLE
-    return False
+def _demand_room(image_fd: int, image: str, agent_fd: int) -> None:
+    """Refuses what the disk cannot hold: a write to a hole that fails leaves the image damaged."""
+    status, disk = os.fstat(image_fd), os.fstatvfs(image_fd)
+    holes = max(0, status.st_size - status.st_blocks * 512)
+    # Some file systems do not tell.
+    if disk.f_blocks and min(holes, os.fstat(agent_fd).st_size + _MARGIN) > disk.f_bfree * disk.f_frsize:
+        raise ImageFullError(
+            f"{image}: the disk that it lies on has no room for what is to be put in; free some space",
+            path=image,
+            errno=errno.ENOSPC,
+        )
 
 
 def _demand_success(ended: helpers.Ended, image: str, agent: str | bytes, destination: bytes) -> None:
@@ -304,13 +315,8 @@ def _failure(
     if kind == "mount":
         return MountError(f"{image}: {reason}", path=image, errno=number)
     if kind == "space":
-        if _disk_is_full(image):
-            # Then that is why: a write to a hole of the image fails like one to a full image.
-            reason, advice = "the disk that the image lies on is full", "free some space"
-        else:
-            advice = "make a larger image"
         return ImageFullError(
-            f"{image}: cannot put a file at {shown}: {reason}; {advice}", path=image, errno=number
+            f"{image}: cannot put a file at {shown}: {reason}; make a larger image", path=image, errno=number
         )
     if kind == "agent":
         return from_os_error("file", f"{named}: {reason}", named, number)

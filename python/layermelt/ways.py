@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from layermelt import _core, engines, inject, settings
+from layermelt import _core, engines, inject, settings, sources
 from layermelt.errors import InvalidOptionError, UnsupportedSourceError
 from layermelt.job import Job, Made, Way
 from layermelt.options import SHAPE
@@ -175,6 +175,13 @@ def _chain_directory(engine: str, job: Job) -> str:
             f"{top}: the engine {engine} takes a chain directory (overlay2/<id>); build natively from layers "
             "given one by one",
             path=top,
+        )
+    named = sources.resolve(directory).paths()
+    if list(map(os.path.realpath, named)) != list(map(os.path.realpath, job.chain.paths())):
+        raise UnsupportedSourceError(
+            f"{directory}: the engine {engine} would take the {len(named)} layers that this chain directory names, "
+            f"and other ones were given; give the chain directory itself, or build natively",
+            path=directory,
         )
     return directory
 

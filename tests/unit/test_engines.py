@@ -19,6 +19,7 @@ import pytest
 import layermelt
 from layermelt import engines, errors, helpers
 from layermelt.engines.oci2rootfs import ENVIRONMENT, Oci2RootfsEngine
+from unit.stores import DockerRoot
 
 Script = Callable[[str], str]
 
@@ -447,6 +448,23 @@ def test_a_third_engine_is_one_class(
     assert (result.engine, result.injector, result.warnings) == ("copier", "mount", ("it is only a copy",))
     assert target.read_bytes() == sound.read_bytes()
     assert layermelt.check_image(target).sound
+
+
+def test_layers_that_are_not_the_chain(
+    docker_root: DockerRoot, target: Path, sound: Path, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine is given a directory, and takes all layers that this one names."""
+    base, middle, top = docker_root.layers(docker_root.add_image("x:1", layers=3))
+    monkeypatch.setenv(ENVIRONMENT, script(f'cp {sound} "$3"'))
+    for layers in ([top], [middle, top], [base, top], [top, middle]):
+        with pytest.raises(errors.UnsupportedSourceError, match="other ones were given"):
+            layermelt.build_rootfs(None, target, layers=layers, engine="oci2rootfs")
+    assert os.listdir(target.parent) == []
+    for named in ([base, middle, top], [base, middle], [base]):
+        layermelt.build_rootfs(None, target, layers=named, engine="oci2rootfs", sync=False)
+    layermelt.build_rootfs(
+        "docker:x:1", target, docker_root=docker_root.root, engine="oci2rootfs", sync=False
+    )
 
 
 def test_an_engine_that_is_not_known() -> None:

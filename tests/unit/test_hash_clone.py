@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -75,6 +76,13 @@ def test_a_path_key_in_the_c_locale() -> None:
         env=environment,
     )
     assert done.stdout == "148a0b6706cf5122\n"
+
+
+def test_why_a_clone_is_no_reflink_is_said(tmp_path: Path) -> None:
+    report = clone_image("/proc/self/exe", tmp_path / "clone")
+    assert (report.method == "reflink") == (report.reasons == ())
+    for reason in report.reasons:
+        assert re.fullmatch(r"no (reflink|copy_file_range): [A-Z][a-z -]+", reason)
 
 
 def test_a_clone_is_equal_and_keeps_holes(tmp_path: Path) -> None:

@@ -142,9 +142,10 @@ impl Copy<'_> {
     }
 
     fn refused(&mut self, way: &str, error: Errno) {
-        self.report
-            .reasons
-            .push(format!("no {way}: {}", std::io::Error::from(error)));
+        // "Operation not supported (os error 95)": the number tells people nothing.
+        let text = std::io::Error::from(error).to_string();
+        let text = text.split(" (os error").next().unwrap_or(&text);
+        self.report.reasons.push(format!("no {way}: {text}"));
     }
 
     /// The next part with data at or behind `at`; empty at the end.

@@ -216,3 +216,9 @@ def test_owners_in_a_user_namespace(monkeypatch: pytest.MonkeyPatch) -> None:
     # Not mapped: the kernel shows it as nobody, and it may well be root.
     monkeypatch.setattr(store, "_uid_map", lambda: [(0, 1000, 1)])
     assert store._outer_uid(65_534) == 0
+
+
+def test_one_path_is_no_list(layer: Path) -> None:
+    for layers in (os.fspath(layer), os.fsencode(layer), "/"):
+        with pytest.raises(InvalidOptionError, match="expected a list of directories"):
+            sources.resolve(None, layers=layers)  # type: ignore[arg-type]

@@ -37,6 +37,9 @@ def resolve(
     if layers:
         if source is not None:
             raise InvalidOptionError("a source and layers exclude each other; give one of them")
+        if isinstance(layers, (str, bytes)):
+            # It would be taken for a list of its letters, the first of which is the root directory.
+            raise InvalidOptionError(f"invalid layers {layers!r}: expected a list of directories, base first")
         return directories.resolve([os.fsdecode(layer) for layer in layers])
     if source is None:
         raise InvalidOptionError("there is no source; give a chain directory, docker:NAME or layers")

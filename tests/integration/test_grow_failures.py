@@ -24,8 +24,8 @@ import pytest
 import layermelt
 from integration.conftest import Stores
 from integration.oracle import judge, kernel
+from integration.oracle.judge import superblock
 from integration.test_grow import K, M, make, numbers, snapshots
-from integration.test_kernel_use import superblock
 from layermelt import errors
 
 KILLS = int(os.environ.get("LAYERMELT_KILLS", "20"))

@@ -15,8 +15,9 @@ import pytest
 import layermelt
 from integration.conftest import Judge
 from integration.oracle import judge
+from integration.oracle.judge import superblock
 from integration.test_grow import MAKES, G, K, M, T, digests, grow, make, numbers
-from integration.test_kernel_use import superblock, writable
+from integration.test_kernel_use import writable
 
 
 @pytest.fixture

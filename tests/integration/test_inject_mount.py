@@ -372,6 +372,31 @@ def test_a_time_limit_that_is_none(ours: Path, timeout: float) -> None:
         layermelt.inject_files(ours, files=[InjectedFile("/x", content=b"")], timeout=timeout)
 
 
+@pytest.mark.parametrize("how", ["other bytes", "longer", "shorter"])
+def test_an_agent_that_is_written_to_meanwhile(how: str, ours: Path, tmp_path: Path) -> None:
+    """Half old, half new: it is not put in, and the one that was there stays."""
+    agent = tmp_path / "agent"
+    agent.write_bytes(b"x" * (1 << 20))
+    code = (
+        "import itertools, os, sys; file = os.open(sys.argv[1], os.O_RDWR)\n"
+        "for number in itertools.count():\n"
+        "    if sys.argv[2] == 'other bytes': os.pwrite(file, b'%16d' % number, 0)\n"
+        "    else: os.ftruncate(file, (1 << 20) + (1 + number % 9999) * (1 if sys.argv[2] == 'longer' else -1))\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, agent, how]) as writer:
+        try:
+            with pytest.raises(errors.InjectionVerifyError, match=r"agent written to meanwhile\?"):
+                # In one moment or the other it does not run.
+                for _ in range(20):
+                    inject(ours, b"the one before")
+                    find_injector("mount").inject(os.fspath(ours), os.fspath(agent), DEFAULT.encode())
+        finally:
+            writer.kill()
+    assert finished.content(ours, "/usr/sbin/vm-agent") == b"the one before"
+    assert finished.names(ours, "/usr/sbin") == {"vm-agent"}
+    assert finished.complaints(ours) == ""
+
+
 def test_should_stop(ours: Path) -> None:
     class EnoughError(OSError):
         pass

@@ -349,12 +349,18 @@ class Guest:
             file = self.open(b".", os.O_TMPFILE | os.O_RDWR, 0o600, at=folder)
             copy(agent, file)
             finish(file, mode, owner)
+            # As well without a name: what is there already stays if this is not what was to be put in.
+            verify(agent, file, shown)
             self.name(file, folder, name)
             os.fsync(folder)
-            written = self.open(destination, os.O_RDONLY | os.O_NOFOLLOW)
-            inode = os.fstat(file).st_ino
-            verify(agent, written, (inode, stat.S_IFREG | mode, *owner), shown)
+            written = self.open(destination, os.O_PATH | os.O_NOFOLLOW)
+            there = os.fstat(written)
             os.close(written)
+            expected = (os.fstat(file).st_ino, stat.S_IFREG | mode, *owner)
+            if (there.st_ino, there.st_mode, there.st_uid, there.st_gid) != expected:
+                raise Refusal(
+                    "verify", f"{shown} is another file, or of another mode or owner, than was written"
+                )
         except IsADirectoryError:
             raise Refusal(
                 "path", "there is a directory of that name; give the path of the file itself", errno.EISDIR
@@ -468,11 +474,8 @@ def finish(file: int, mode: int, owner: tuple[int, int]) -> None:
     os.fsync(file)
 
 
-def verify(agent: int, file: int, expected: tuple[int, int, int, int], shown: str) -> None:
-    """That the file at the destination is what was to be put there."""
-    there = os.fstat(file)
-    if (there.st_ino, there.st_mode, there.st_uid, there.st_gid) != expected:
-        raise Refusal("verify", f"{shown} is another file, or of another mode or owner, than was written")
+def verify(agent: int, file: int, shown: str) -> None:
+    """That the file holds what was to be put there."""
     # It is on the device: what is read now comes from there.
     with contextlib.suppress(OSError):
         os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -482,8 +485,8 @@ def verify(agent: int, file: int, expected: tuple[int, int, int, int], shown: st
         if os.pread(file, len(wanted), offset) != wanted:
             raise Refusal("verify", f"what was read back of {shown} differs from what was written")
         if not wanted:
-            if there.st_size != offset:
-                raise Refusal("verify", f"{shown} has {there.st_size} bytes instead of {offset}")
+            if (size := os.fstat(file).st_size) != offset:
+                raise Refusal("verify", f"{shown} has {size} bytes instead of {offset}")
             return
         offset += len(wanted)
 

@@ -76,6 +76,8 @@ def failures(copy: Path, tests: str, selection: str) -> list[str]:
         [
             *(sys.executable, "-m", "pytest", "-q", "--tb=no", "-p", "no:cacheprovider"),
             "--timeout=120",
+            # What is made below /tmp others' runs may sweep.
+            f"--basetemp={copy.parent / 'made'}",
             *("-k", selection, tests),
         ],
         cwd=copy,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from layermelt import Settings, check_image, convert_layer_to_rootfs, has_ext4_magic
+from layermelt import Settings, build_rootfs, check_image, convert_layer_to_rootfs, has_ext4_magic
 from layermelt.digests import path_key
 
 pytestmark = pytest.mark.root
@@ -47,6 +47,15 @@ class OldAgent:
         temporary.rename(image)
         self.conversions += 1
         return image
+
+
+def link_layers(lower: Path, upper: Path) -> None:
+    """Makes one lie upon the other, as Docker notes it."""
+    store = lower.parent
+    (store / "l").mkdir()
+    for layer in (lower, upper):
+        (store / "l" / (layer / "link").read_text()).symlink_to(f"../{layer.name}/diff")
+    (upper / "lower").write_text(f"l/{(lower / 'link').read_text()}")
 
 
 @pytest.fixture
@@ -143,6 +152,26 @@ def test_the_older_way_puts_the_agent_in(
     told = subprocess.run(command, capture_output=True, check=True, text=True).stdout
     assert "Mode:  0755" in told
     assert "User:     0   Group:     0" in told
+
+
+def test_what_e2fsck_finds_in_its_image_is_a_warning(
+    layers: list[Path], tmp_path: Path, oci2rootfs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """oci2rootfs 0.3.0 leaves the inodes of a directory that another layer replaced."""
+    monkeypatch.setenv("LAYERMELT_OCI2ROOTFS", os.fspath(oci2rootfs))
+    lower, upper = layers
+    target = tmp_path / "rootfs.ext4"
+    assert build_rootfs(lower, target, engine="oci2rootfs").warnings == ()
+    link_layers(lower, upper)
+    for number in range(12):
+        (lower / f"diff/opt/{number}").mkdir(parents=True)
+    (upper / "diff/opt").write_text("a file now")
+    result = build_rootfs(upper, target, engine="oci2rootfs")
+    judged = subprocess.run(["e2fsck", "-fn", target], capture_output=True, text=True, check=False)
+    assert "Unattached inode" in judged.stdout
+    assert len(result.warnings) == 11
+    assert "has a fault: inode" in result.warnings[0]
+    assert "further faults" in result.warnings[-1]
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,9 @@ ENVIRONMENT = settings.OCI2ROOTFS_VARIABLE
 #: Where agents keep it.
 FORMER_PLACE = settings.FORMER_OCI2ROOTFS
 
+#: So many of an image's faults are told.
+_TOLD = 10
+
 _SUPERVISOR = os.path.join(os.path.dirname(__file__), "supervisor.py")
 
 
@@ -105,7 +108,7 @@ class Oci2RootfsEngine:
                 errno=error.errno,
             ) from None
         _demand_success(program, ended)
-        return self._judge(program, output)
+        return self._judge(program, output, should_stop)
 
     def fingerprint(self) -> str:
         """See `layermelt.engines.Engine`: the digest of the program's file, and its arguments.
@@ -116,7 +119,7 @@ class Oci2RootfsEngine:
         # JSON: one line, and no two lists of arguments look alike.
         return f"{self.name} {digest} {json.dumps(self._arguments)}"
 
-    def _judge(self, program: str, output: str) -> list[str]:
+    def _judge(self, program: str, output: str, should_stop: StopCheck | None) -> list[str]:
         """What is wrong with the image; an error when it is none."""
         try:
             mode = os.lstat(output).st_mode
@@ -135,9 +138,13 @@ class Oci2RootfsEngine:
             raise EngineOutputError(
                 f"{program}: exited with 0, but its image cannot be used:\n  {listed}", path=output
             )
-        found = [f"the image of {self.name} has a fault: {problem.text}" for problem in report.problems]
-        if report.more_problems:
-            found.append(f"the image of {self.name} has {report.more_problems:,} further faults")
+        # What e2fsck would find as well: oci2rootfs 0.3.0 leaves the inodes of replaced directories.
+        progress = None if should_stop is None else (lambda *_: should_stop())
+        deep = images.check_image(output, deep=True, progress=progress)
+        found = [f"the image of {self.name} has a fault: {problem.text}" for problem in deep.problems[:_TOLD]]
+        more = len(deep.problems) - len(found) + deep.more_problems
+        if more:
+            found.append(f"the image of {self.name} has {more:,} further faults (layermelt check --deep)")
         return found
 
 

@@ -76,6 +76,10 @@ def _open(path: str) -> int:
             f"{path}: may not be written to: {error.strerror}", path=path, errno=error.errno
         ) from None
     except OSError as error:
+        if error.errno == errno.EROFS:
+            raise OutputPermissionError(
+                f"{path}: may not be written to: {error.strerror}", path=path, errno=error.errno
+            ) from None
         if error.errno == errno.EBUSY:
             raise ImageBusyError(f"{path}: the device is mounted or in use; unmount it", path=path) from None
         if error.errno == errno.ETXTBSY:

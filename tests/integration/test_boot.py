@@ -162,6 +162,46 @@ def test_grown_by_the_guest(
     assert debugfs(image, f"cat {boot.LEFT_BEHIND}") == "written by the agent\n"
 
 
+@pytest.mark.parametrize(("block_size", "gibibytes"), [(4096, (4, 6, 40)), (1024, (2, 3, 40))])
+def test_grown_before_and_by_the_guest(
+    block_size: int,
+    gibibytes: tuple[int, int, int],
+    agent: Path,
+    tmp_path: Path,
+    judge_image: Callable[[Path], None],
+) -> None:
+    """By us, by the guest, and by us again: with 1 KiB beyond what is reserved for descriptors."""
+    maker = chain(tmp_path)
+    image = tmp_path / "rootfs.ext4"
+    marks = ["--userxattr"] if maker.marks.userxattr else []
+    room = ["--no-sync", "--block-size", str(block_size)]
+    done = product.run(product.command("build", maker.top, "-o", image, "--agent", agent, *room, *marks))
+    assert done.returncode == 0, done.stderr
+    digest = hashlib.sha256((maker.layers[0].diff / "usr/share/big").read_bytes()).hexdigest()
+    first, second, third = (size << 30 for size in gibibytes)
+
+    def boots(size: int) -> None:
+        booted = boot.boot(image, ["/usr/share/big"], grow=True)
+        grown = next(line for line in booted.agent if line.startswith("grown to "))
+        _, _, now, _, _, disk = grown.split()
+        assert int(disk) == size >> 20
+        assert int(now) > int(disk) * 97 // 100, booted.console
+        assert f"sha256 {digest} /usr/share/big" in booted.agent, booted.console
+        assert "EXT4-fs error" not in booted.console
+        assert "EXT4-fs warning" not in booted.console
+        judge_image(image)
+
+    for size in (first, third):
+        report = layermelt.grow_image(image, size, sync=False)
+        assert (report.method, report.new.size) == ("journal", size)
+        assert report.meta_bg == (size == third and block_size == 1024)
+        judge_image(image)
+        if size == first:
+            os.truncate(image, second)
+        boots(os.stat(image).st_size)
+    assert debugfs(image, f"cat {boot.LEFT_BEHIND}") == "written by the agent\n"
+
+
 @pytest.mark.root
 def test_the_way_of_older_agents(
     oci2rootfs: Path,

@@ -173,7 +173,7 @@ def test_killed_at_random_moments(tmp_path: Path, tools: judge.E2fsprogs) -> Non
             assert caller.stdout.readline() == "begins\n"
             begin = time.monotonic()
             if number > 0:
-                time.sleep(chance.random() * whole)
+                time.sleep(chance.random() * whole * 0.6)
                 caller.kill()
             done = caller.stdout.read()
             caller.wait(30)
@@ -217,6 +217,20 @@ def refused_for_room(image: Path) -> None:
     assert len(before) == image.stat().st_size
     # But for the journal's free blocks.
     assert superblock(image)["Filesystem features"].find("needs_recovery") < 0
+
+
+@pytest.mark.root
+def test_a_read_only_file_system(tmp_path: Path) -> None:
+    folder = tmp_path / "small"
+    folder.mkdir()
+    kernel.mount("tmpfs", folder, "tmpfs", data="size=12m")
+    try:
+        make(folder / "image", 8 * M, "-b 4096")
+        kernel.mount("tmpfs", folder, "tmpfs", flags=32 | 1)  # MS_REMOUNT | MS_RDONLY
+        with pytest.raises(errors.OutputPermissionError, match="Read-only"):
+            layermelt.grow_image(folder / "image", "+1M")
+    finally:
+        kernel.unmount(folder)
 
 
 @pytest.mark.root

@@ -21,6 +21,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tools.breaks import BREAKS, Break
+from tools.grow_breaks import GROW_BREAKS
 from tools.image_breaks import IMAGE_BREAKS
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -133,7 +134,7 @@ def main() -> int:
     if message is not None:
         print(message, file=sys.stderr)
         return 1
-    known = (*BREAKS, *IMAGE_BREAKS)
+    known = (*BREAKS, *IMAGE_BREAKS, *GROW_BREAKS)
     chosen = [
         one for one in known if not words or any(word == one.section or word in one.rule for word in words)
     ]

@@ -76,7 +76,7 @@ def failures(copy: Path, tests: str, selection: str) -> list[str]:
     done = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "-q", "--tb=no", "-p", "no:cacheprovider"),
-            "--timeout=120",
+            "--timeout=300",
             # What is made below /tmp others' runs may sweep.
             f"--basetemp={copy.parent / 'made'}",
             *("-k", selection, tests),

@@ -283,12 +283,6 @@ IMAGE_BREAKS: tuple[Break, ...] = (
             "Size::Bytes(bytes) => bytes,",
         ),
         (
-            "a node of extents has a block",
-            PLAN + "extents.rs",
-            "let each = block_records(block_size);",
-            "let each = block_records(block_size).max(100);",
-        ),
-        (
             "blocks of 2,048 bytes are counted in sectors",
             FORMAT + "inode.rs",
             "let sectors = self.blocks << (block.bits() - 9);",

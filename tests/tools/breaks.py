@@ -375,8 +375,8 @@ BREAKS: tuple[Break, ...] = (
         "inspect.rs",
         "2.10",
         "symlinks and devices have links too",
-        "kind != Type::Directory && stat.st_nlink > 1",
-        "kind == Type::File && stat.st_nlink > 1",
+        "kind != Type::Directory && linked",
+        "kind == Type::File && linked",
     ),
     # 2.11
     _in(

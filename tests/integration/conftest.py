@@ -106,7 +106,7 @@ def judge_image(releases: list[judge.E2fsprogs]) -> Judge:
 
     def ask(image: Path, *, but_for: str | None = None) -> None:
         found = [line for tools in releases for line in judge.complaints(image, tools, but_for=but_for)]
-        found += judge.own_complaints(image)
+        found += judge.own_complaints(image, but_for=but_for)
         assert not found, "\n".join([f"{image}:", *found])
 
     return ask

@@ -93,11 +93,18 @@ def complaints(image: Path, tools: E2fsprogs, *, but_for: str | None = None) -> 
     return [f"e2fsprogs {tools.version}: {line}" for line in found]
 
 
-def own_complaints(image: Path) -> list[str]:
-    """What layermelt's own check has against an image."""
+def own_complaints(image: Path, *, but_for: str | None = None) -> list[str]:
+    """What layermelt's own check, of everything, has against an image.
+
+    Sentences that match ``but_for`` are not counted.
+    """
     import layermelt
 
-    return [f"layermelt check: {problem}" for problem in layermelt.check_image(image).problems]
+    return [
+        f"layermelt check: {problem}"
+        for problem in layermelt.check_image(image, deep=True).problems
+        if but_for is None or re.fullmatch(but_for, problem.text) is None
+    ]
 
 
 def superblock(image: Path) -> dict[str, str]:

@@ -150,7 +150,8 @@ def times_at_both_ends(chain: Chain) -> Claims:
 
 @case(
     "2.11",
-    e2fsck_says=r"Timestamp\(s\) on inode \d+ beyond 2310-04-04 are likely pre-1970\.|Fix\? no",
+    e2fsck_says=r"Timestamp\(s\) on inode \d+ beyond 2310-04-04 are likely pre-1970\.|Fix\? no"
+    r"|inode \d+: its \w+ is of before 1970 as old kernels wrote it wrongly",
 )
 def times_that_e2fsck_doubts(chain: Chain) -> Claims:
     """2310 to 2378: old kernels wrote those bits for times before 1970.

@@ -5,6 +5,8 @@ use crate::ext4::read::features::{compat, incompat, ro_compat};
 
 /// `EXT4_GOOD_OLD_FIRST_INO`
 const FIRST_INODE: u32 = 11;
+/// `EXT4_MAX_SUPP_REV`
+const LAST_REVISION: u32 = 1;
 
 impl Deep<'_> {
     pub(super) fn superblock(&mut self) {
@@ -32,6 +34,9 @@ impl Deep<'_> {
                     "{name} is {size}; 4 to {room}, by fours, is possible"
                 ));
             }
+        }
+        if sb.s_rev_level > LAST_REVISION {
+            bad(format!("s_rev_level is {}", sb.s_rev_level));
         }
         let sums = sb.has_checksums();
         for (wrong, text) in [

@@ -3,8 +3,8 @@
 
     python tests/tools/break_rules.py FOLDER [WORD...]
 
-copies the project, as it is committed, into FOLDER, builds it there once per break of ``breaks.py``
-and ``image_breaks.py`` (with WORDs: those of that section, or whose rule has the word in it), runs the
+copies the project, as it is committed, into FOLDER, builds it there once per break of ``breaks.py``,
+``image_breaks.py`` and ``grow_breaks.py`` (with WORDs: those of that section, or whose rule has the word in it), runs the
 tests that can see it, and prints a table: rule -> cases that failed. A break that nothing notices is a
 gap in the tests; one that no longer applies is a fault of the list. Both fail the run.
 """

@@ -97,6 +97,15 @@ class Judge(Protocol):
 
 
 @pytest.fixture(scope="session")
+def tools() -> judge.E2fsprogs:
+    """The machine's own e2fsprogs."""
+    found = judge.installed()
+    if found is None:
+        pytest.skip("e2fsprogs is not installed")
+    return found
+
+
+@pytest.fixture(scope="session")
 def judge_image(releases: list[judge.E2fsprogs]) -> Judge:
     """Fails the test if any e2fsprogs has any complaint about an image.
 

@@ -60,14 +60,6 @@ def grow(path: Path, size: int | str) -> layermelt.GrowReport:
     return layermelt.grow_image(path, size, sync=False)
 
 
-@pytest.fixture
-def tools() -> judge.E2fsprogs:
-    found = judge.installed()
-    if found is None:
-        pytest.skip("e2fsprogs is not installed")
-    return found
-
-
 def numbers(path: Path) -> dict[str, int]:
     """What resize2fs and we must agree on."""
     found = superblock(path)

@@ -44,14 +44,6 @@ CONTENT = random.Random(2).randbytes(300_000)
 NEW_SIZE = 300 * M
 
 
-@pytest.fixture
-def tools() -> judge.E2fsprogs:
-    found = judge.installed()
-    if found is None:
-        pytest.skip("e2fsprogs is not installed")
-    return found
-
-
 def with_a_file(path: Path, tools: judge.E2fsprogs, options: str = "-b 1024") -> Path:
     """An image with `CONTENT` in it."""
     make(path, 20 * M, options)

@@ -21,14 +21,6 @@ from integration.test_kernel_use import writable
 
 
 @pytest.fixture
-def tools() -> judge.E2fsprogs:
-    found = judge.installed()
-    if found is None:
-        pytest.skip("e2fsprogs is not installed")
-    return found
-
-
-@pytest.fixture
 def layer(tmp_path: Path) -> Path:
     """Some files, one of them in many pieces."""
     dice = random.Random(3)

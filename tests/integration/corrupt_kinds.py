@@ -100,6 +100,21 @@ def _superblock_inodes_count(image: Image) -> None:
     image.superblock(0x00, image.u32(1024) + 8)
 
 
+@kind("geometry")
+def _superblock_cluster_size(image: Image) -> None:
+    image.superblock(0x1C, image.u32(1024 + 0x1C) + 1)
+
+
+@kind("geometry")
+def _superblock_clusters_per_group(image: Image) -> None:
+    image.superblock(0x24, image.u32(1024 + 0x24) - 8)
+
+
+@kind("geometry")
+def _superblock_groups_per_flex(image: Image) -> None:
+    image.superblock(0x174, 32, 1)
+
+
 @kind("truncated")
 def _superblock_blocks_count(image: Image) -> None:
     image.superblock(0x04, image.u32(1024 + 4) + 4096)
@@ -318,6 +333,11 @@ def _journal_mode(image: Image) -> None:
 @kind("journal")
 def _journal_magic(image: Image) -> None:
     image.put(image.block_of("<8>", 0), 0, 4)
+
+
+@kind("journal")
+def _journal_beside_an_external_one(image: Image) -> None:
+    image.superblock(0xD0, 0x1234)
 
 
 @kind("journal")

@@ -122,8 +122,8 @@ def test_images_that_the_kernel_wrote_are_sound(options: str, tmp_path: Path) ->
 def test_random_damage_is_judged_as_by_e2fsck(tmp_path: Path) -> None:
     outcome = fuzz_check.Outcome()
     for seed, image in enumerate(fuzz_check.images(tmp_path)):
-        fuzz_check.fuzz(image, 1.5, seed, outcome)
-    assert outcome.runs > 50
+        # Not for so long: a faster machine would look at other damage.
+        fuzz_check.fuzz(image, range(40), seed, outcome)
     assert outcome.bad > outcome.runs // 10
     assert not outcome.missed
     assert not outcome.alarms

@@ -172,6 +172,41 @@ def test_damage_is_found(name: str, good: Path, tmp_path: Path, releases: list[j
     assert code in {problem.code for problem in report.problems}, report.problems
 
 
+def test_a_checksum_of_orphans_where_there_are_none(tmp_path: Path, releases: list[judge.E2fsprogs]) -> None:
+    path = tmp_path / "image"
+    options = "-q -F -t ext4 -b 1024 -O orphan_file,^metadata_csum"
+    subprocess.run(["mke2fs", *options.split(), path, "8M"], check=True)
+    assert check_image(path, deep=True).problems == ()
+    image = Image(path)
+    at = image.block_of(f"<{image.u32(1024 + 0x280)}>", 2)
+    image.put(at + image.block_size - 4, 1, 4)
+    image.save()
+    for tools in releases:
+        assert tools.run("e2fsck", "-fn", str(path)).returncode != 0
+    assert [problem.code for problem in check_image(path, deep=True).problems] == ["orphan-file"]
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("journal", ["has_journal", "^has_journal"])
+def test_a_journal_on_a_device_besides(journal: str, tmp_path: Path) -> None:
+    """The kernel does not mount with two journals; e2fsck does not look at the device's number."""
+    path = tmp_path / "image"
+    options = f"-q -F -t ext4 -b 1024 -O {journal},^metadata_csum"
+    subprocess.run(["mke2fs", *options.split(), path, "8M"], check=True)
+    image = Image(path)
+    image.put(1024 + 0xE4, 0x0102, 4)
+    image.save()
+    found = [problem.code for problem in check_image(path, deep=True).problems]
+    if journal == "has_journal":
+        assert found == ["journal"]
+        with pytest.raises(OSError, match="Invalid argument"), mounts.writable(path):
+            pass
+    else:
+        assert found == []
+        with mounts.writable(path):
+            pass
+
+
 def test_names_whose_case_is_not_known_are_noted(tmp_path: Path, releases: list[judge.E2fsprogs]) -> None:
     tree, image = tmp_path / "tree", tmp_path / "image"
     (tree / "d").mkdir(parents=True)

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,6 +34,9 @@ EXEMPT: tuple[tuple[str, str, str], ...] = (
     ("errors", "the kernel met errors", ""),
     ("not-clean", "", ""),
     ("journal", "was given up with error", ""),
+    # The kernel deals with them at the next mount, and does not mount with two journals.
+    ("superblock", "begins a list of deleted or cut files", ""),
+    ("journal", "on another device beside inode", ""),
     # Set right in passing.
     ("superblock", r"s_(min|want)_extra_isize is", ""),
     ("free-blocks", "the superblock tells", ""),
@@ -50,6 +54,11 @@ EXEMPT: tuple[tuple[str, str, str], ...] = (
     # The kernel does not use such a file.
     ("quota-file", "its magic number is|list of .* begins at block 1 ", ""),
 )
+
+
+#: What follows where a node of an extent tree tells another depth than it has: the kernel does not
+#: read it, as we do not, and e2fsck goes on.
+UNREAD = ("inode-blocks", "block-bitmap", "free-blocks")
 
 
 def is_exempt(problem: Problem, said: str) -> bool:
@@ -71,22 +80,28 @@ class Outcome:
     slowest: float = 0.0
 
 
-def fuzz(image: Path, seconds: float, seed: int, outcome: Outcome) -> None:
-    """Changes some bytes at a time, for so long; the image is as it was at the end."""
+def fuzz(image: Path, rounds: Iterable[object], seed: int, outcome: Outcome) -> None:
+    """Changes some bytes at a time, once in a round; the image is as it was at the end."""
     random_ = random.Random(seed)
     good = image.read_bytes()
     used = [at for at in range(0, len(good), 64) if any(good[at : at + 64])]
-    end = time.monotonic() + seconds
     with image.open("r+b", buffering=0) as file:
-        while time.monotonic() < end:
+        for _ in rounds:
             edits: dict[int, int] = {}
-            for _ in range(random_.choice((1, 1, 1, 2, 5))):
+            for _change in range(random_.choice((1, 1, 1, 2, 5))):
                 edits.update(_edit(random_, good, used))
             for at, value in edits.items():
                 os.pwrite(file.fileno(), bytes([value]), at)
             _compare(image, f"seed {seed}, {image.name}, {edits}", outcome)
             for at in edits:
                 os.pwrite(file.fileno(), good[at : at + 1], at)
+
+
+def for_seconds(seconds: float) -> Iterator[None]:
+    """Rounds for so long."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        yield None
 
 
 def _edit(random_: random.Random, good: bytes, used: list[int]) -> dict[int, int]:
@@ -109,7 +124,12 @@ def _compare(image: Path, what: str, outcome: Outcome) -> None:
     if checked.returncode != 0 and report.sound:
         outcome.missed.append(f"{what}: {checked.stdout.decode(errors='replace')}")
     said = checked.stdout.decode(errors="replace")
-    alarms = [problem for problem in report.problems if not is_exempt(problem, said)]
+    unread = any(problem.code == "extent-header" for problem in report.problems)
+    alarms = [
+        problem
+        for problem in report.problems
+        if not is_exempt(problem, said) and not (unread and problem.code in UNREAD)
+    ]
     if checked.returncode == 0 and alarms:
         outcome.alarms.append(f"{what}: {alarms}")
 
@@ -152,7 +172,8 @@ def main() -> int:
         end = time.monotonic() + minutes * 60
         while time.monotonic() < end:
             for image in made:
-                fuzz(image, min(5.0, max(1.0, end - time.monotonic())), seed, outcome)
+                seconds = min(5.0, max(1.0, end - time.monotonic()))
+                fuzz(image, for_seconds(seconds), seed, outcome)
                 seed += 1
     finally:
         shutil.rmtree(folder)

@@ -59,17 +59,6 @@ impl Shape {
                 .has_incompat(incompat::META_BG)
                 .then_some(sb.s_first_meta_bg),
         };
-        // Without bigalloc a block is a fragment and a cluster; the kernel looks
-        // at the size, ext2fs_open at both.
-        if sb.s_log_cluster_size != sb.s_log_block_size
-            || sb.s_clusters_per_group != sb.s_blocks_per_group
-        {
-            return Err(bad("fragments or clusters".into()));
-        }
-        // ext2fs_open, with flex_bg and without.
-        if sb.s_log_groups_per_flex > 31 {
-            return Err(bad("groups in a flex group".into()));
-        }
         // The system's own inodes are in the first group.
         if shape.inodes_per_group < 16 {
             return Err(bad("inodes in a group".into()));

@@ -59,7 +59,24 @@ impl Geometry {
             return None;
         };
         let bigalloc = sb.has_ro_compat(ro_compat::BIGALLOC);
-        // Without bigalloc the field is that of the fragments ext2 never had.
+        // Without bigalloc these are the fields of the fragments that ext2 never
+        // had; the kernel looks at the size, ext2fs_open at both.
+        if !bigalloc
+            && (sb.s_log_cluster_size != sb.s_log_block_size
+                || sb.s_clusters_per_group != sb.s_blocks_per_group)
+        {
+            bad(format!(
+                "without bigalloc a cluster is a block, but s_log_cluster_size is {}, s_clusters_per_group {}",
+                sb.s_log_cluster_size, sb.s_clusters_per_group
+            ));
+        }
+        // ext2fs_open, with flex_bg and without.
+        if sb.s_log_groups_per_flex > 31 {
+            bad(format!(
+                "s_log_groups_per_flex is {}; at most 31 is possible",
+                sb.s_log_groups_per_flex
+            ));
+        }
         let cluster_bits = if bigalloc {
             sb.s_log_cluster_size
                 .checked_sub(sb.s_log_block_size)

@@ -31,9 +31,7 @@ impl Deep<'_> {
         let recover = self.sb.has_incompat(incompat::RECOVER);
         let number = match self.sb.journal() {
             Journal::None => {
-                let named = self.sb.s_journal_inum != 0
-                    || self.sb.s_journal_dev != 0
-                    || self.sb.s_journal_uuid != [0; 16];
+                let named = self.sb.s_journal_inum != 0 || self.sb.s_journal_uuid != [0; 16];
                 if named {
                     self.problem(
                         "journal",
@@ -57,6 +55,13 @@ impl Deep<'_> {
             }
             Journal::Internal(number) => number,
         };
+        // e2fsck looks for a device with that UUID, the kernel for the device.
+        if self.sb.s_journal_uuid != [0; 16] || self.sb.s_journal_dev != 0 {
+            self.problem(
+                "journal",
+                format!("the superblock names a journal on another device beside inode {number}"),
+            );
+        }
         let inode = match self.fs.inode(number) {
             Ok(inode) => inode,
             Err(Fault::Host(error)) => return Err(error),

@@ -86,6 +86,8 @@ impl Deep<'_> {
                 "does not end with the magic number"
             } else if sums && crc32c(register, &raw[..tail]) != u32_at(raw, tail + 4) {
                 "has a wrong checksum"
+            } else if !sums && !crashed && u32_at(raw, tail + 4) != 0 {
+                "has a checksum, without metadata_csum"
             } else if !crashed && raw[..tail].iter().any(|byte| *byte != 0) {
                 "names inodes, but the file system was unmounted"
             } else {

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import layermelt
 from integration.conftest import Judge, Stores
 from integration.oracle import core, judge, kernel, mounts, product
 from integration.oracle.compare import differences, report
@@ -193,3 +194,19 @@ def test_times_beyond_ext4_are_the_nearest_ones(
         times = {(mounted / path).lstat().st_mtime_ns for path in late}
         assert times == {0x3_7FFF_FFFF * 10**9}
         assert {(mounted / path).lstat().st_mtime_ns for path in early} <= {-(2**31) * 10**9}
+
+
+@pytest.mark.parametrize("block_size", [1024, 2048, 4096])
+def test_a_tree_of_extents_in_each_block_size(block_size: int, tmp_path: Path, judge_image: Judge) -> None:
+    """A node holds 84, 169 or 340 records: more pieces than one of each has."""
+    layer, image = tmp_path / "layer", tmp_path / "image"
+    layer.mkdir()
+    with (layer / "file").open("wb") as file:
+        for number in range(1000):
+            file.seek(number << 14)
+            file.write(b"%04d" % number)
+    content = (layer / "file").read_bytes()
+    layermelt.build_rootfs(None, image, layers=[layer], block_size=block_size, sync=False)
+    judge_image(image)
+    shown = subprocess.run(["debugfs", "-R", "cat /file", image], capture_output=True, check=True)
+    assert shown.stdout == content

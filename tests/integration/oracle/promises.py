@@ -44,7 +44,10 @@ PROMISES: dict[str, tuple[str, ...]] = {
         HERE + "test_limits.py::test_the_largest_file",
         HERE + "test_limits.py::test_a_file_beyond_the_largest",
     ),
-    "extent trees of depth two": ("oracle:files_of_many_extents",),
+    "extent trees of depth two": (
+        "oracle:files_of_many_extents",
+        HERE + "test_limits.py::test_a_tree_of_extents_in_each_block_size",
+    ),
     "holes, preallocated and compressed extents": (
         "oracle:sparse_files",
         "oracle:preallocated_files",

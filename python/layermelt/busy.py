@@ -71,12 +71,8 @@ def _open(path: str) -> int:
         raise  # some are an OSError
     except FileNotFoundError:
         raise ImageNotFoundError(f"{path}: no such file", path=path, errno=errno.ENOENT) from None
-    except PermissionError as error:
-        raise OutputPermissionError(
-            f"{path}: may not be written to: {error.strerror}", path=path, errno=error.errno
-        ) from None
     except OSError as error:
-        if error.errno == errno.EROFS:
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise OutputPermissionError(
                 f"{path}: may not be written to: {error.strerror}", path=path, errno=error.errno
             ) from None

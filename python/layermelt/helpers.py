@@ -98,6 +98,7 @@ def run(
 
     Raises:
         HelperStartError: It cannot be started.
+        HelperTimeoutError: It took longer than `timeout`.
     """
     limit = None if timeout is None else time.monotonic() + timeout
     process, status = _start(script, arguments, pass_fds, cwd)

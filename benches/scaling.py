@@ -177,7 +177,7 @@ def main() -> None:
         Tree(
             f"{files:,} files",
             make_tree(folder / str(files), files, FILES_PER_DIRECTORY),
-            max(3, min(9, 1_000_000 // files)),
+            max(5, min(9, 1_000_000 // files)),
         )
         for files in arguments.sizes
     ]

@@ -40,16 +40,21 @@ impl Image for Merged<'_> {
         let Kind::File { size, content } = self.tree.node(*file).kind else {
             return Ok(elf::Kind::Neither("is no regular file"));
         };
-        let source = match self.opener.open(content, size)? {
+        let source = match self.opener.open(content)? {
             Opened::File(file) => Source::File(file),
             Opened::Bytes(bytes) => Source::Bytes(bytes.into()),
         };
-        elf::look(&mut Reader {
+        let mut reader = Reader {
             image: self,
             content,
             size,
             source,
-        })
+        };
+        let kind = elf::look(&mut reader);
+        if let Source::File(file) = reader.source {
+            self.opener.still_same(content, size, &file)?;
+        }
+        kind
     }
 
     fn names(&self, directory: &[u8]) -> Vec<Vec<u8>> {

@@ -17,8 +17,8 @@ pub use clone::{clone_file, CloneMethod, CloneReport};
 /// An opened content.
 #[derive(Debug)]
 pub enum Opened<'a> {
-    /// A file, open for reading, that was compared with what the scan saw
-    /// (inode, size, mtime): see [`crate::tree::Identity`].
+    /// A file, open for reading. Nothing read from it counts before
+    /// [`Opener::still_same`] was asked.
     File(OwnedFd),
     /// Bytes in memory.
     Bytes(&'a [u8]),
@@ -34,14 +34,17 @@ pub trait ContentStore: Sync {
 
 /// One thread's way to the files' data.
 pub trait Opener {
-    /// Opens a content whose file had `size` bytes at the scan. A file that is
-    /// another one now, or has another size or mtime, is
-    /// [`crate::Error::LayerChanged`].
-    fn open(&mut self, content: ContentId, size: u64) -> Result<Opened<'_>>;
+    /// Opens what has the name of a content now.
+    fn open(&mut self, content: ContentId) -> Result<Opened<'_>>;
 
-    /// Compares again after the data was read from `file`, which [`Self::open`]
-    /// gave: what was written to meanwhile may have been read half old, half
-    /// new.
+    /// Compares `file`, which [`Self::open`] gave, with what the scan saw
+    /// (inode, mtime: [`crate::tree::Identity`], and the `size`), after the
+    /// data was read and before it, or an error of reading it, is made use of:
+    /// what was written to meanwhile may have been read half old, half new. A
+    /// file that is another one now is [`crate::Error::LayerChanged`].
+    ///
+    /// Once is enough: what is as it was at the scan now was so all the time
+    /// between. And it is one system call less for each file.
     fn still_same(&self, content: ContentId, size: u64, file: &OwnedFd) -> Result<()>;
 
     /// The host path, for messages.

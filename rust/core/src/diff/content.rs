@@ -23,7 +23,7 @@ pub trait Reader {
     /// Goes to a content of `size` bytes.
     ///
     /// # Errors
-    /// When it cannot be read, or is not what it was when the tree was made.
+    /// When it cannot be read.
     fn open(&mut self, content: ContentId, size: u64) -> Result<()>;
 
     /// What is the same for two files only when they are one (`st_dev`,
@@ -47,7 +47,7 @@ pub trait Reader {
     /// Is done with the file.
     ///
     /// # Errors
-    /// When it was written to meanwhile.
+    /// When it is not what it was when the tree was made.
     fn close(&mut self) -> Result<()>;
 }
 
@@ -90,7 +90,7 @@ impl<'a> LayerReader<'a> {
 
 impl Reader for LayerReader<'_> {
     fn open(&mut self, content: ContentId, size: u64) -> Result<()> {
-        let source = match self.opener.open(content, size)? {
+        let source = match self.opener.open(content)? {
             Opened::File(file) => Source::File(file),
             Opened::Bytes(bytes) => Source::Bytes(bytes.into()),
         };

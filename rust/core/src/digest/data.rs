@@ -264,15 +264,15 @@ impl Worker<'_> {
         work: impl FnOnce(&mut Self, &Source) -> Result<T>,
     ) -> Result<T> {
         let Wanted { content, size, .. } = self.files[index];
-        let source = match self.opener.open(content, size)? {
+        let source = match self.opener.open(content)? {
             Opened::File(file) => Source::File(file),
             Opened::Bytes(bytes) => Source::Bytes(bytes.into()),
         };
-        let result = work(self, &source)?;
+        let result = work(self, &source);
         if let Source::File(file) = &source {
             self.opener.still_same(content, size, file)?;
         }
-        Ok(result)
+        result
     }
 
     fn read(&mut self, source: &Source, index: usize, start: u64, len: u64) -> Result<()> {
@@ -395,7 +395,7 @@ impl ContentStore for OneFile<'_> {
 }
 
 impl Opener for OneFile<'_> {
-    fn open(&mut self, _content: ContentId, _size: u64) -> Result<Opened<'_>> {
+    fn open(&mut self, _content: ContentId) -> Result<Opened<'_>> {
         let again = self
             .file
             .try_clone()

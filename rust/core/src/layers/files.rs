@@ -122,19 +122,15 @@ fn number(id: SourceDirId) -> u32 {
 }
 
 impl Opener for LayerOpener<'_> {
-    fn open(&mut self, content: ContentId, size: u64) -> Result<Opened<'_>> {
+    fn open(&mut self, content: ContentId) -> Result<Opened<'_>> {
         let tree = self.tree;
-        let (opened, identity) = match tree.content(content) {
+        let opened = match tree.content(content) {
             Content::Bytes(bytes) => return Ok(Opened::Bytes(bytes)),
-            Content::Host { path, identity } => (
-                self.open_at(CWD, path.as_os_str().as_bytes(), OFlags::empty()),
-                identity,
-            ),
+            Content::Host { path, .. } => {
+                self.open_at(CWD, path.as_os_str().as_bytes(), OFlags::empty())
+            }
             Content::Layer {
-                directory,
-                name,
-                identity,
-                ..
+                directory, name, ..
             } => {
                 let name = tree.name(*name);
                 let mut walker =
@@ -144,11 +140,10 @@ impl Opener for LayerOpener<'_> {
                     .go(&self.files.chain)
                     .and_then(|directory| self.open_at(directory, name, OFlags::NOFOLLOW));
                 self.walker = walker;
-                (opened, identity)
+                opened
             }
         };
         let file = opened.map_err(|error| self.failed(error, content))?;
-        self.compare(&file, content, size, *identity)?;
         Ok(Opened::File(file))
     }
 
@@ -156,7 +151,10 @@ impl Opener for LayerOpener<'_> {
         match self.tree.content(content) {
             Content::Bytes(_) => Ok(()),
             Content::Host { identity, .. } | Content::Layer { identity, .. } => {
-                self.compare(file, content, size, *identity)
+                compare(file, size, *identity).map_err(|reason| Error::LayerChanged {
+                    path: self.path(content),
+                    reason,
+                })
             }
         }
     }
@@ -206,19 +204,6 @@ impl LayerOpener<'_> {
             }
             _ => Error::io("open", path)(error),
         }
-    }
-
-    fn compare(
-        &self,
-        file: &OwnedFd,
-        content: ContentId,
-        size: u64,
-        identity: Identity,
-    ) -> Result<()> {
-        compare(file, size, identity).map_err(|reason| Error::LayerChanged {
-            path: self.path(content),
-            reason,
-        })
     }
 
     /// `O_NONBLOCK`: whatever lies there now, opening it must not hang.

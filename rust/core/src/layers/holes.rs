@@ -86,10 +86,14 @@ fn map(
     size: u64,
     control: &Control,
 ) -> Result<Option<HoleMap>> {
-    let found = match opener.open(content, size)? {
+    let (file, found) = match opener.open(content)? {
         Opened::Bytes(_) => return Ok(None),
-        Opened::File(file) => data(file.as_fd(), size, control),
+        Opened::File(file) => {
+            let found = data(file.as_fd(), size, control);
+            (file, found)
+        }
     };
+    opener.still_same(content, size, &file)?;
     found.map_err(|error| match error {
         Stop::Asked(error) => error,
         Stop::System(error) => Error::io("find the holes of", opener.path(content))(error),

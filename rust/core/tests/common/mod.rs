@@ -29,7 +29,7 @@ impl ContentStore for InMemory {
 }
 
 impl Opener for InMemoryOpener<'_> {
-    fn open(&mut self, content: ContentId, _size: u64) -> Result<Opened<'_>> {
+    fn open(&mut self, content: ContentId) -> Result<Opened<'_>> {
         match self.0.content(content) {
             Content::Bytes(bytes) => Ok(Opened::Bytes(bytes)),
             other => panic!("not in memory: {other:?}"),

@@ -224,7 +224,7 @@ impl Worker<'_> {
         if bytes < SHARE_BYTES {
             return Ok(Some(region));
         }
-        let Opened::File(file) = self.opener.open(content, size)? else {
+        let Opened::File(file) = self.opener.open(content)? else {
             return Ok(Some(region));
         };
         match clone_range(&file, offset, bytes, self.output, region.offset()) {
@@ -264,14 +264,17 @@ pub fn fill_region(
     let there = size.saturating_sub(offset).min(out.len() as u64) as usize;
     let (data, behind) = out.split_at_mut(there);
     behind.fill(0);
-    let result = match opener.open(content, size)? {
+    let (file, result) = match opener.open(content)? {
         Opened::Bytes(bytes) => {
             let offset = offset as usize;
             data.copy_from_slice(&bytes[offset..offset + there]);
             return Ok(());
         }
-        Opened::File(file) => read_exact_at(file.as_fd(), data, offset).map(|()| file),
+        Opened::File(file) => {
+            let result = read_exact_at(file.as_fd(), data, offset);
+            (file, result)
+        }
     };
-    let file = result.map_err(|fault| fault.into_error(size, || opener.path(content)))?;
-    opener.still_same(content, size, &file)
+    opener.still_same(content, size, &file)?;
+    result.map_err(|fault| fault.into_error(size, || opener.path(content)))
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use rustix::fs::FileType;
 
 use super::support::{set_mtime, skip, Chain, Merged};
-use crate::blockio::ContentStore;
+use crate::blockio::{ContentStore, Opened};
 use crate::diff::Contents;
 use crate::error::{Error, Result};
 use crate::tree::{Content, Extent, Kind};
@@ -18,7 +18,10 @@ fn open(merged: &Merged, path: &str) -> Result<()> {
         panic!("no file");
     };
     let mut opener = merged.files.opener(&merged.tree);
-    opener.open(content, size).map(|_| ())
+    match opener.open(content)? {
+        Opened::File(file) => opener.still_same(content, size, &file),
+        Opened::Bytes(_) => panic!("no file"),
+    }
 }
 
 fn changed(merged: &Merged, path: &str, reason: &str) {

@@ -247,9 +247,15 @@ impl Merged {
             Kind::File { size, content } => Some((size, content)),
             _ => None,
         });
-        files
-            .map(|(size, content)| opener.open(content, size).map(|_| ()).expect("a file"))
-            .count()
+        let mut opened = 0;
+        for (size, content) in files {
+            let Opened::File(file) = opener.open(content).expect("a file") else {
+                panic!("no file");
+            };
+            opener.still_same(content, size, &file).expect("the same");
+            opened += 1;
+        }
+        opened
     }
 
     fn content(&self, node: NodeId, opener: &mut dyn Opener) -> String {
@@ -260,7 +266,7 @@ impl Merged {
             // Whoever writes an image does not open it either.
             return String::new();
         }
-        match opener.open(content, size).expect("an opened file") {
+        match opener.open(content).expect("an opened file") {
             Opened::Bytes(bytes) => String::from_utf8_lossy(bytes).into_owned(),
             Opened::File(file) => {
                 let mut text = String::new();

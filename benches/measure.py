@@ -7,7 +7,6 @@ import platform
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,22 +63,28 @@ def run(command: Sequence[str], log: Path, environment: dict[str, str] | None = 
     everything = {**os.environ, **(environment or {})}
     # An installed wheel has its bytecode; this would have it compiled in each run.
     everything.pop("PYTHONDONTWRITEBYTECODE", None)
-    with log.open("wb") as output:
-        begin = time.perf_counter()
+    reading, writing = os.pipe()
+    with open(reading, "rb") as told, log.open("wb") as output:
+        stopwatch = [sys.executable, "-I", "-S", str(HERE / "stopwatch.py"), str(writing)]
         process = subprocess.Popen(
-            command,
+            [*stopwatch, *command],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             env=everything,
+            pass_fds=[writing],
         )
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - begin
-    process.returncode = os.waitstatus_to_exitcode(status)
+        os.close(writing)
+        answer = told.read().split()
+        process.wait()
     if process.returncode != 0:
+        raise ProgramFailedError(f"{command[0]}: {log.read_text(errors='replace')[-2000:]}")
+    status, seconds, peak = int(answer[0]), float(answer[1]), int(answer[2])
+    code = os.waitstatus_to_exitcode(status)
+    if code != 0:
         tail = log.read_text(errors="replace")[-2000:]
-        raise ProgramFailedError(f"{' '.join(command)}: status {process.returncode}\n{tail}")
-    return Run(seconds, usage.ru_maxrss * 1024)
+        raise ProgramFailedError(f"{' '.join(command)}: status {code}\n{tail}")
+    return Run(seconds, peak * 1024)
 
 
 def machine(folder: Path) -> list[str]:

@@ -6,6 +6,9 @@ use crate::ext4::read::superblock::{
     Superblock, CHECKSUM_CRC32C, STATE_ERROR, STATE_VALID, SUPERBLOCK_SIZE,
 };
 
+/// `EXT4_ENC_UTF8_12_1`
+const ENCODING_UTF8: u16 = 1;
+
 pub(super) fn verify_checksum(
     sb: &Superblock,
     raw: &[u8; SUPERBLOCK_SIZE],
@@ -41,6 +44,15 @@ pub(super) fn verify_state(sb: &Superblock, report: &mut ImageReport) {
             "needs-recovery",
             "the file system is mounted, or was not unmounted: its journal is still to be replayed"
                 .into(),
+        );
+    }
+    if sb.has_incompat(incompat::CASEFOLD) && sb.s_encoding != ENCODING_UTF8 {
+        report.problem(
+            "superblock",
+            format!(
+                "s_encoding is {}; only 1 (UTF-8 12.1) exists, and with casefold one is needed",
+                sb.s_encoding
+            ),
         );
     }
     if sb.s_state & STATE_VALID == 0 {

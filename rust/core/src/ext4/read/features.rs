@@ -110,7 +110,12 @@ const RO_COMPAT: &[(u32, &str)] = &[
 const INCOMPAT_KNOWN: u32 = 0x3_e7d6;
 /// What the kernel writes to (`EXT4_FEATURE_RO_COMPAT_SUPP`), and those under
 /// which it only reads but which change nothing that is looked at here.
-const RO_COMPAT_KNOWN: u32 = 0x1_ff7f;
+const RO_COMPAT_KNOWN: u32 = 0x1_f77f;
+/// What e2fsck knows (`EXT2_LIB_FEATURE_COMPAT_SUPP`), and the kernel does not
+/// look at.
+const COMPAT_CHECKED: u32 = 0x1e3f;
+/// What the kernel writes to, and e2fsck does not know.
+const RO_COMPAT_UNCHECKED: u32 = 0x0004;
 
 /// The names of all features, each word in the order of its bits.
 #[must_use]
@@ -133,6 +138,19 @@ pub fn unknown(sb: &Superblock) -> (Vec<String>, Vec<String>) {
         word_names(sb.s_feature_incompat & !INCOMPAT_KNOWN, INCOMPAT, 'I'),
         word_names(sb.s_feature_ro_compat & !RO_COMPAT_KNOWN, RO_COMPAT, 'R'),
     )
+}
+
+/// The names of features which the kernel does not mind and under which e2fsck
+/// checks nothing.
+#[must_use]
+pub fn unchecked(sb: &Superblock) -> Vec<String> {
+    let mut names = word_names(sb.s_feature_compat & !COMPAT_CHECKED, COMPAT, 'C');
+    names.extend(word_names(
+        sb.s_feature_ro_compat & RO_COMPAT_UNCHECKED,
+        RO_COMPAT,
+        'R',
+    ));
+    names
 }
 
 fn word_names(word: u32, table: &[(u32, &str)], letter: char) -> Vec<String> {
@@ -173,7 +191,7 @@ mod tests {
         );
         assert_eq!(
             word_names(!RO_COMPAT_KNOWN & 0x1_ffff, RO_COMPAT, 'R'),
-            ["snapshot"]
+            ["snapshot", "replica"]
         );
     }
 }

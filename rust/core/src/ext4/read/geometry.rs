@@ -140,6 +140,9 @@ impl Geometry {
                 "s_first_data_block is {}, not {expected_first}",
                 sb.s_first_data_block
             ));
+        } else if bigalloc && expected_first != 0 {
+            // e2fsck takes it, the kernel does not.
+            bad("bigalloc with blocks of 1 KiB needs larger clusters".into());
         }
         if sb.blocks_count <= u64::from(sb.s_first_data_block) {
             bad(format!("s_blocks_count is {}", sb.blocks_count));

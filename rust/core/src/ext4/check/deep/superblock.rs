@@ -1,7 +1,7 @@
 //! What the superficial check leaves of the superblock (`check_super_block`).
 
 use super::Deep;
-use crate::ext4::read::features::{compat, incompat, ro_compat};
+use crate::ext4::read::features::{self, compat, incompat, ro_compat};
 
 /// `EXT4_GOOD_OLD_FIRST_INO`
 const FIRST_INODE: u32 = 11;
@@ -11,6 +11,16 @@ const LAST_REVISION: u32 = 1;
 impl Deep<'_> {
     pub(super) fn superblock(&mut self) {
         let sb = self.sb;
+        let unchecked = features::unchecked(sb);
+        if !unchecked.is_empty() {
+            self.report.problem(
+                "unknown-feature",
+                format!(
+                    "the file system has features under which e2fsck checks nothing: {}",
+                    unchecked.join(", ")
+                ),
+            );
+        }
         let mut bad = |text: String| self.report.problem("superblock", text);
         if sb.reserved_blocks_count > sb.blocks_count / 2 {
             bad(format!(

@@ -231,3 +231,48 @@ fn what_cannot_be_executed() {
         "{error}"
     );
 }
+
+/// A store whose files are other ones by the time they were read.
+struct Changing<'a>(&'a std::path::Path);
+
+impl ContentStore for Changing<'_> {
+    fn opener<'a>(&'a self, _tree: &'a Tree) -> Box<dyn Opener + 'a> {
+        Box::new(Changing(self.0))
+    }
+}
+
+impl Opener for Changing<'_> {
+    fn open(&mut self, _content: ContentId) -> Result<Opened<'_>> {
+        let file = std::fs::File::open(self.0).map_err(Error::io("open", self.0))?;
+        Ok(Opened::File(file.into()))
+    }
+
+    fn still_same(&self, _content: ContentId, _size: u64, _file: &OwnedFd) -> Result<()> {
+        Err(Error::LayerChanged {
+            path: self.0.to_path_buf(),
+            reason: "it changed".into(),
+        })
+    }
+
+    fn path(&self, _content: ContentId) -> PathBuf {
+        self.0.to_path_buf()
+    }
+}
+
+#[test]
+fn an_agent_that_changed_is_not_judged() {
+    let path = std::env::temp_dir().join(format!("layermelt-agent-{}", std::process::id()));
+    let program = elf(2, false, X86_64, None);
+    let mut image = tree();
+    let agent = put(&mut image, "/sbin/vm-agent", &program, 0o755);
+    // What could be run, and what could not.
+    for bytes in [&program[..], &program[..20], b"no program"] {
+        std::fs::write(&path, bytes).unwrap();
+        let judged = check(&image, &Changing(&path), agent);
+        assert!(
+            matches!(judged, Err(Error::LayerChanged { .. })),
+            "{judged:?}"
+        );
+    }
+    std::fs::remove_file(&path).unwrap();
+}

@@ -4,7 +4,7 @@
     python tests/tools/break_rules.py FOLDER [WORD...]
 
 copies the project, as it is committed, into FOLDER, builds it there once per break of ``breaks.py``,
-``image_breaks.py`` and ``grow_breaks.py`` (with WORDs: those of that section, or whose rule has the word in it), runs the
+``image_breaks.py``, ``grow_breaks.py`` and ``host_breaks.py`` (with WORDs: those of that section, or whose rule has the word in it), runs the
 tests that can see it, and prints a table: rule -> cases that failed. A break that nothing notices is a
 gap in the tests; one that no longer applies is a fault of the list. Both fail the run.
 """
@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tools.breaks import BREAKS, Break
 from tools.grow_breaks import GROW_BREAKS
+from tools.host_breaks import HOST_BREAKS
 from tools.image_breaks import IMAGE_BREAKS
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -134,7 +135,7 @@ def main() -> int:
     if message is not None:
         print(message, file=sys.stderr)
         return 1
-    known = (*BREAKS, *IMAGE_BREAKS, *GROW_BREAKS)
+    known = (*BREAKS, *IMAGE_BREAKS, *GROW_BREAKS, *HOST_BREAKS)
     chosen = [
         one for one in known if not words or any(word == one.section or word in one.rule for word in words)
     ]

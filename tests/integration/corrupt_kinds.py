@@ -345,6 +345,11 @@ def _journal_length(image: Image) -> None:
     image.data[image.block_of("<8>", 0) + 16] = 0x7F
 
 
+@kind("journal")
+def _journal_file_with_a_begun_block(image: Image) -> None:
+    image.field(JOURNAL_INODE, 0x04, image.u32(image.inode(JOURNAL_INODE) + 0x04) + 1)
+
+
 # Extents.
 
 

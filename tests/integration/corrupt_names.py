@@ -65,6 +65,19 @@ def _attributes_prefix(image: Image) -> None:
     image.sum_attributes(at)
 
 
+@kind("xattr-entry")
+def _attributes_up_to_the_end_of_an_inode(image: Image) -> None:
+    number = image.number("/d/deep")
+    first = image.inode(number) + 0x80 + image.u16(image.inode(number) + 0x80)
+    image.put(first, 0xEA020000, 4)
+    # No room is left for what ends the list.
+    length = image.inode(number) + image.inode_size - first - 4 - 16
+    image.put(first + 4, length, 1)
+    image.put(first + 5, 1, 1)
+    image.data[first + 20 : first + 20 + length] = b"n" * length
+    image.sum_inode(number)
+
+
 @kind("xattr-block")
 def _attributes_block_behind(image: Image) -> None:
     image.field(image.number("/d/file"), 0x68, 0x7FFFFFF)

@@ -248,6 +248,32 @@ def test_names_whose_case_is_not_known_are_noted(tmp_path: Path, releases: list[
         assert codes & {"directory-duplicate", "directory-name"}
 
 
+@pytest.mark.parametrize(("logical", "sound"), [(24, True), (28, True), (26, False), (15, False)])
+def test_extents_lie_in_clusters_as_in_the_file(
+    logical: int, sound: bool, tmp_path: Path, releases: list[judge.E2fsprogs]
+) -> None:
+    (tmp_path / "tree").mkdir()
+    with (tmp_path / "tree/file").open("wb") as file:
+        for block in (0, 12, 24):
+            file.seek(block << 10)
+            file.write(b"d" * 1024)
+        file.truncate(64 << 10)
+    path = tmp_path / "image"
+    options = "-q -F -t ext4 -b 1024 -C 4096 -O bigalloc,^metadata_csum"
+    command = ["mke2fs", *options.split(), "-d", str(tmp_path / "tree"), str(path), "8M"]
+    subprocess.run(command, check=True, capture_output=True)
+    image = Image(path)
+    last = image.inode(image.number("/file")) + 0x28 + 12 + 2 * 12
+    assert image.u32(last) == 24
+    image.put(last, logical, 4)
+    image.save()
+    for tools in releases:
+        assert (tools.run("e2fsck", "-fn", str(path)).returncode == 0) == sound
+    report = check_image(path, deep=True)
+    assert report.sound == sound
+    assert sound or report.problems[0].code == "cluster-alignment"
+
+
 #: Feature words: the byte of the superblock where each begins.
 WORDS = {"compat": 0x5C, "incompat": 0x60, "ro_compat": 0x64}
 #: What e2fsck mentions and does not count: a journal to be replayed, and a seed that nothing uses.

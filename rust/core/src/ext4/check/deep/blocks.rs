@@ -91,11 +91,22 @@ impl Deep<'_> {
     ) -> bool {
         let ratio = u64::from(self.geometry.cluster_ratio);
         let (mut first, mut len_left) = (physical, len);
+        // `has_unaligned_cluster_map`
+        if logical % ratio != physical % ratio {
+            self.bad_map(
+                map,
+                "cluster-alignment",
+                format!(
+                    "block {logical} of the file lies at another place of its cluster, in block {physical}"
+                ),
+            );
+            return false;
+        }
         if let (true, Some((before_logical, before))) = (ratio > 1, map.previous) {
             let same_place = self.cluster(before) == self.cluster(physical);
             if same_place {
                 let (a, b) = (before_logical / ratio, logical / ratio);
-                if a != b || logical % ratio != physical % ratio {
+                if a != b {
                     self.bad_map(
                         map,
                         "cluster-alignment",

@@ -52,7 +52,7 @@ def build_rootfs(
     honoured for the superblock's times.
 
     Args:
-        source: A chain directory (``overlay2/<id>`` or ``overlay/<id>``), ``docker:NAME[:TAG]``,
+        source: A chain directory (``overlay2/<id>``, ``overlay/<id>`` or containerd's ``snapshots/<id>``), ``docker:NAME[:TAG]``,
             ``docker:NAME@DIGEST`` or ``docker:ID``; `None` with `layers`.
         output: Path of the image; its directory must exist. An older image is replaced. `None`:
             the image is an entry of the cache, and is built only if it is not there. The entry's

@@ -71,10 +71,12 @@ Exit codes:
 
 SOURCE_HELP = """\b
 SOURCE is one of
-  DIR                   a chain directory: overlay2/<id> of Docker, or overlay/<id>
-                        of containers-storage (podman, buildah, CRI-O)
+  DIR                   a chain directory: overlay2/<id> of Docker, overlay/<id>
+                        of containers-storage (podman, buildah, CRI-O), or
+                        snapshots/<id> of containerd's overlayfs snapshotter
   docker:NAME[:TAG]     an image of Docker, also docker:NAME@DIGEST or docker:ID,
-                        read from the data root: no daemon need run
+                        read from the data root, also from the containerd image
+                        store: no daemon need run
 and is left out when the layers are given with --layer.
 """
 

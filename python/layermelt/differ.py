@@ -13,7 +13,7 @@ from layermelt import _core, busy, sources
 from layermelt.errors import InvalidOptionError, UnsupportedSourceError
 from layermelt.options import Progress, StrPath, worker_threads
 from layermelt.settings import IGNORABLE
-from layermelt.sources import overlay2, store
+from layermelt.sources import store
 
 __all__ = ["DiffResult", "Difference", "FieldChange", "LinkGroup", "diff_trees"]
 
@@ -277,7 +277,7 @@ def _side(named: StrPath, docker_root: StrPath | None, *, userxattr: bool | None
         mode = _mode(path)
         if stat.S_ISREG(mode) or stat.S_ISBLK(mode):
             return _image(path)
-        if stat.S_ISDIR(mode) and not overlay2.is_chain_directory(os.path.realpath(path)):
+        if stat.S_ISDIR(mode) and not sources.is_chain_directory(os.path.realpath(path)):
             return _directory(path)
     chain = sources.resolve(named, docker_root=docker_root)
     return _Side(

@@ -172,8 +172,8 @@ def _chain_directory(engine: str, job: Job) -> str:
     directory = os.path.dirname(top)
     if os.path.basename(top) != "diff" or not os.path.isfile(os.path.join(directory, "link")):
         raise UnsupportedSourceError(
-            f"{top}: the engine {engine} takes a chain directory (overlay2/<id>); build natively from layers "
-            "given one by one",
+            f"{top}: the engine {engine} takes a chain directory of Docker's (overlay2/<id>); build natively "
+            "from what is none",
             path=top,
         )
     named = sources.resolve(directory).paths()

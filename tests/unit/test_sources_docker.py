@@ -241,18 +241,6 @@ def test_roots_that_are_none(tmp_path: Path) -> None:
         sources.resolve("docker:a", docker_root=tmp_path)
 
 
-@pytest.mark.parametrize("place", ["docker/containerd/daemon/io.containerd.metadata.v1.bolt", "containerd"])
-def test_the_containerd_image_store_is_named(tmp_path: Path, place: str) -> None:
-    root = tmp_path / "docker"
-    if place == "containerd":
-        # The system's containerd, beside a Docker that has no images of its own.
-        place = "containerd/io.containerd.metadata.v1.bolt"
-        (root / "buildkit").mkdir(parents=True)
-    write(tmp_path / place / "meta.db", "")
-    with pytest.raises(UnsupportedSourceError, match=r"Docker 29.*containerd-snapshotter.*--layer"):
-        sources.resolve("docker:a", docker_root=root)
-
-
 def test_another_storage_driver(tmp_path: Path) -> None:
     write(tmp_path / "image/btrfs/repositories.json", "{}")
     with pytest.raises(UnsupportedSourceError, match="btrfs"):

@@ -28,8 +28,8 @@ _HELP = """Tells in what two trees differ, as the kernel would show them.
 
 \b
 A and B each are one of
-  DIR                   a chain directory (overlay2/<id> or overlay/<id>), which is
-                        merged, or else a plain directory
+  DIR                   a chain directory (overlay2/<id>, overlay/<id> or
+                        snapshots/<id>), which is merged, or else a plain directory
   docker:NAME[:TAG]     an image of Docker, read from the data root
   FILE                  an ext4, ext3 or ext2 image of any origin, or a block device
   dir:PATH, image:PATH  a plain directory or an image, whatever it looks like

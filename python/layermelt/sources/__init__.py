@@ -12,10 +12,10 @@ from collections.abc import Sequence
 
 from layermelt.errors import InvalidOptionError, SourceNotFoundError, UnreadableError, UnsupportedSourceError
 from layermelt.settings import default_docker_root
-from layermelt.sources import containers_storage, directories, docker, overlay2, store
+from layermelt.sources import containers_storage, directories, docker, overlay2, snapshots, store
 from layermelt.sources.chain import Chain
 
-__all__ = ["Chain", "choose_marks", "resolve"]
+__all__ = ["Chain", "choose_marks", "is_chain_directory", "resolve"]
 
 _DOCKER = "docker:"
 
@@ -30,7 +30,7 @@ def resolve(
 
     Args:
         source: A chain directory (``overlay2/<id>`` of Docker, ``overlay/<id>`` of
-            containers/storage), ``docker:NAME[:TAG]``, ``docker:NAME@DIGEST`` or ``docker:ID``.
+            containers/storage, ``snapshots/<id>`` of containerd), ``docker:NAME[:TAG]``, ``docker:NAME@DIGEST`` or ``docker:ID``.
         layers: Instead of a source: the layers' directories, base first.
         docker_root: Docker's data root, for ``docker:``.
     """
@@ -48,6 +48,11 @@ def resolve(
         root = default_docker_root() if docker_root is None else os.fsdecode(docker_root)
         return docker.resolve(named.removeprefix(_DOCKER), root)
     return _resolve_path(named)
+
+
+def is_chain_directory(path: str) -> bool:
+    """Whether a directory stands for a chain, as a layer in one of the stores, and not for its own content."""
+    return overlay2.is_chain_directory(path) or snapshots.is_snapshot(path)
 
 
 def choose_marks(chain: Chain, *, userxattr: bool | None) -> bool:
@@ -91,6 +96,8 @@ def _resolve_path(named: str) -> Chain:
         if containers_storage.is_store(os.path.dirname(path)):
             return containers_storage.resolve(path)
         return overlay2.resolve(path)
+    if snapshots.is_snapshot(path):
+        return snapshots.resolve(path)
     raise UnsupportedSourceError(_what_else(path, named), path=named)
 
 
@@ -108,10 +115,15 @@ def _what_else(path: str, named: str) -> str:
         return (
             f"{named}: is an OCI layout, which cannot be read yet; load it into Docker and name docker:NAME"
         )
+    if has("io.containerd.metadata.v1.bolt"):
+        return (
+            f"{named}: is a root of containerd; give a snapshot in it, io.containerd.snapshotter.v1.overlayfs/"
+            "snapshots/<id>, or, of Docker's images, docker:NAME"
+        )
     if has("fs") and os.path.basename(os.path.dirname(path)) == "snapshots":
         return (
-            f"{named}: is a snapshot of containerd; give the fs/ directories of the image's snapshots with "
-            "--layer, base first"
+            f"{named}: is a snapshot of containerd, but its snapshotter's metadata.db is not there, which tells "
+            "what lies below it; give the fs/ directories of all snapshots with --layer, base first"
         )
     parent = os.path.dirname(path)
     if os.path.basename(path) == "diff" and overlay2.is_chain_directory(parent):
@@ -121,6 +133,6 @@ def _what_else(path: str, named: str) -> str:
             f"{named}: has a diff/ but no link file, so that it is no layer of overlay2; give it with --layer"
         )
     return (
-        f"{named}: is no chain directory (overlay2/<id> or overlay/<id>, with diff/ and link); to build from "
-        f"a plain directory use --layer {named}"
+        f"{named}: is no chain directory (overlay2/<id> or overlay/<id>, with diff/ and link, or snapshots/<id>, "
+        f"with fs/); to build from a plain directory use --layer {named}"
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from layermelt.errors import InvalidOptionError, SourceNotFoundError
 from layermelt.settings import MAX_LAYERS
-from layermelt.sources import overlay2, store
+from layermelt.sources import overlay2, snapshots, store
 from layermelt.sources.chain import Chain, layers_text
 
 __all__ = ["resolve"]
@@ -39,12 +39,13 @@ def resolve(layers: Sequence[str]) -> Chain:
         trees.append(tree)
     store.check_trees(trees)
     for layer, tree in zip(layers, trees, strict=True):
-        if overlay2.is_chain_directory(tree):
-            raise InvalidOptionError(
-                f"{layer}: is a chain directory, whose layer is its diff/; name it as the source, without "
-                f"--layer, or give {os.path.join(layer, 'diff')}",
-                path=layer,
-            )
+        for is_chain, name in ((overlay2.is_chain_directory, "diff"), (snapshots.is_snapshot, "fs")):
+            if is_chain(tree):
+                raise InvalidOptionError(
+                    f"{layer}: is a chain directory, whose layer is its {name}/; name it as the source, without "
+                    f"--layer, or give {os.path.join(layer, name)}",
+                    path=layer,
+                )
     # The kernel refuses such chains as well (ELOOP, "overlapping lowerdir path").
     ordered = sorted(tree.rstrip("/") + "/" for tree in trees)
     for above, below in itertools.pairwise(ordered):

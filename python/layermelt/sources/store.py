@@ -56,7 +56,7 @@ _MAX_LOWER = 64 << 10
 _EFFECTIVE = re.compile(rb"^CapEff:\s*([0-9a-f]+)$", re.MULTILINE)
 _CAP_SYS_ADMIN = 21
 _FIRST_NAMESPACE = (0, 0, (1 << 32) - 1)
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
 def exists(path: str) -> bool:
@@ -89,7 +89,7 @@ def failed(action: str, path: str, error: OSError) -> SourceError | UnreadableEr
 def read_small(path: str, limit: int) -> bytes:
     """The content of a plain file of at most `limit` bytes."""
     try:
-        fd = os.open(path, _READ)
+        fd = os.open(path, READ)
     except OSError as error:
         raise failed("open", path, error) from None
     try:

@@ -5,7 +5,7 @@ use super::Deep;
 use crate::error::Result;
 use crate::ext4::read::bytes::u32_at;
 use crate::ext4::read::features::incompat;
-use crate::ext4::read::inode::{flags, Inode, Kind};
+use crate::ext4::read::inode::{flags, Inode, Kind, BAD_INODE};
 
 /// Direct addresses in `i_block`.
 const DIRECT: usize = 12;
@@ -91,8 +91,8 @@ impl Deep<'_> {
     ) -> bool {
         let ratio = u64::from(self.geometry.cluster_ratio);
         let (mut first, mut len_left) = (physical, len);
-        // `has_unaligned_cluster_map`
-        if logical % ratio != physical % ratio {
+        // `has_unaligned_cluster_map`, which is asked of files.
+        if map.number != BAD_INODE && logical % ratio != physical % ratio {
             self.bad_map(
                 map,
                 "cluster-alignment",

@@ -16,7 +16,6 @@ digest, and the snapshots' parents are the chain that the config tells.
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -195,7 +194,7 @@ class Store:
     def _choose(self, candidates: list[_Candidate], reference: oci.Reference) -> _Candidate:
         """The form for this machine's platform; the only one that is unpacked, if it is another's."""
         unpacked = [one for one in candidates if one.names is not None]
-        machine = platform.machine()
+        machine = os.uname().machine
         own = f"linux/{_ARCHITECTURES.get(machine, machine)}"
         fitting = [one for one in unpacked if one.platform == own or one.platform.startswith(f"{own}/")]
         if fitting:

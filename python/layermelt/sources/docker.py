@@ -20,7 +20,7 @@ import os
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from layermelt.errors import (
     CorruptStoreError,
@@ -29,8 +29,11 @@ from layermelt.errors import (
     UnknownImageError,
     UnsupportedSourceError,
 )
-from layermelt.sources import containerd, oci, overlay2, store
+from layermelt.sources import oci, overlay2, store
 from layermelt.sources.chain import Chain, layers_text
+
+if TYPE_CHECKING:
+    from layermelt.sources import containerd
 
 __all__ = ["resolve"]
 
@@ -111,6 +114,9 @@ def _no_images(root: str, named: str) -> SourceError:
 
 def _containerd_store(root: str) -> containerd.Store | None:
     """Where Docker's images are in containerd's form: in its own, or in the system's."""
+    # Most stores have no use for it.
+    from layermelt.sources import containerd
+
     own = containerd.Store(os.path.join(root, "containerd/daemon"), _NAMESPACE)
     if own.exists():
         return own

@@ -11,11 +11,15 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from layermelt.errors import CorruptStoreError, SourceNotFoundError
 from layermelt.settings import MAX_LAYERS
-from layermelt.sources import bolt, store
+from layermelt.sources import store
 from layermelt.sources.chain import Chain, layers_text
+
+if TYPE_CHECKING:
+    from layermelt.sources import bolt
 
 __all__ = ["is_snapshot", "resolve", "trees"]
 
@@ -35,6 +39,8 @@ def is_snapshot(path: str) -> bool:
 
 def resolve(path: str) -> Chain:
     """The chain that ends with the snapshot at `path`, which is a real path."""
+    from layermelt.sources import bolt
+
     snapshots, number = os.path.split(path)
     folder = os.path.dirname(snapshots)
     database = os.path.join(folder, _DATABASE)
@@ -71,6 +77,8 @@ def resolve(path: str) -> Chain:
 
 def trees(folder: str, names: Sequence[bytes], what: str) -> list[str]:
     """The trees of an image's layers, base first, of their snapshots' names; `what` is the image."""
+    from layermelt.sources import bolt
+
     database = os.path.join(folder, _DATABASE)
 
     def look(root: bolt.Bucket) -> list[int]:
@@ -121,7 +129,7 @@ def _entry(entries: bolt.Bucket, name: bytes, database: str) -> bolt.Bucket:
 
 def _with_number(entries: bolt.Bucket, number: str, database: str) -> bolt.Bucket | None:
     for _, entry in entries:
-        if isinstance(entry, bolt.Bucket) and str(_number(entry, database)) == number:
+        if not isinstance(entry, bytes) and str(_number(entry, database)) == number:
             return entry
     return None
 

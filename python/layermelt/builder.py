@@ -53,7 +53,7 @@ def build_rootfs(
 
     Args:
         source: A chain directory (``overlay2/<id>``, ``overlay/<id>`` or containerd's ``snapshots/<id>``), ``docker:NAME[:TAG]``,
-            ``docker:NAME@DIGEST`` or ``docker:ID``; `None` with `layers`.
+            ``docker:NAME@DIGEST``, ``docker:ID`` or ``containerd:NAME[:TAG]``; `None` with `layers`.
         output: Path of the image; its directory must exist. An older image is replaced. `None`:
             the image is an entry of the cache, and is built only if it is not there. The entry's
             key covers the chain's content, all files that are put in, and every option that

@@ -77,6 +77,8 @@ SOURCE is one of
   docker:NAME[:TAG]     an image of Docker, also docker:NAME@DIGEST or docker:ID,
                         read from the data root, also from the containerd image
                         store: no daemon need run
+  containerd:NAME[:TAG] an image of containerd, in the namespace that
+                        CONTAINERD_NAMESPACE tells (default: "default")
 and is left out when the layers are given with --layer.
 """
 

@@ -19,7 +19,6 @@ __all__ = ["DiffResult", "Difference", "FieldChange", "LinkGroup", "diff_trees"]
 
 #: Prefixes that say what a path is.
 _DIRECTORY = "dir:"
-_DOCKER = "docker:"
 _IMAGE = "image:"
 
 
@@ -272,8 +271,7 @@ def _side(named: StrPath, docker_root: StrPath | None, *, userxattr: bool | None
             return _directory(path.removeprefix(_DIRECTORY))
         if path.startswith(_IMAGE):
             return _image(path.removeprefix(_IMAGE))
-    is_docker = isinstance(named, str) and path.startswith(_DOCKER)
-    if not is_docker and path and "\0" not in path:
+    if not sources.names_image(named) and path and "\0" not in path:
         mode = _mode(path)
         if stat.S_ISREG(mode) or stat.S_ISBLK(mode):
             return _image(path)

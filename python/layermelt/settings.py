@@ -17,6 +17,7 @@ __all__ = [
     "AGENT_DESTINATION",
     "AGENT_MODE",
     "CACHE_VARIABLE",
+    "DEFAULT_CONTAINERD_ROOT",
     "DEFAULT_DOCKER_ROOT",
     "DEFAULT_FREE_SPACE",
     "FORMER_BUSYBOX",
@@ -24,11 +25,14 @@ __all__ = [
     "IGNORABLE",
     "MAX_LABEL",
     "MAX_LAYERS",
+    "NAMESPACE_VARIABLE",
     "OCI2ROOTFS_VARIABLE",
     "SYSTEM_CACHE",
     "Settings",
     "busybox",
     "default_cache_dir",
+    "default_containerd_namespace",
+    "default_containerd_root",
     "default_docker_root",
     "parse_mode",
     "parse_size",
@@ -40,6 +44,10 @@ AGENT_DESTINATION = "/sbin/vm-agent"
 AGENT_MODE = 0o755
 #: Where dockerd keeps its data unless told otherwise.
 DEFAULT_DOCKER_ROOT = "/var/lib/docker"
+#: Where containerd keeps its data unless told otherwise.
+DEFAULT_CONTAINERD_ROOT = "/var/lib/containerd"
+#: The environment variable that names a namespace of containerd.
+NAMESPACE_VARIABLE = "CONTAINERD_NAMESPACE"
 #: Bytes that are free in an image with ``size="auto"``; they are holes in its file.
 DEFAULT_FREE_SPACE = 256 << 20
 #: Length of ``s_volume_name``.
@@ -70,6 +78,16 @@ _MAX_BYTES = (1 << 63) - 1
 def default_docker_root() -> str:
     """The data root of Docker that is meant when none is named."""
     return os.environ.get("LAYERMELT_DOCKER_ROOT") or DEFAULT_DOCKER_ROOT
+
+
+def default_containerd_root() -> str:
+    """The root directory of containerd that is meant by ``containerd:NAME``."""
+    return os.environ.get("LAYERMELT_CONTAINERD_ROOT") or DEFAULT_CONTAINERD_ROOT
+
+
+def default_containerd_namespace() -> str:
+    """Whose images are meant by ``containerd:NAME``: as containerd's own clients have it."""
+    return os.environ.get(NAMESPACE_VARIABLE) or "default"
 
 
 def busybox() -> str | None:

@@ -144,3 +144,14 @@ def test_many_names_while_it_writes(store: Store, tmp_path: Path) -> None:
     assert (
         build(store, f"registry.example/{'n' * 60}/number-149:tag", tmp_path / "image.ext4").returncode == 0
     )
+
+
+def test_without_docker(store: Store, tmp_path: Path) -> None:
+    """The same image by containerd's own names."""
+    by_docker, by_containerd = tmp_path / "docker.ext4", tmp_path / "containerd.ext4"
+    assert build(store, "made:1", by_docker).returncode == 0
+    command = product.command("build", f"containerd:{NAME}", "-o", by_containerd, "--no-sync")
+    told = {"LAYERMELT_CONTAINERD_ROOT": str(store.daemon.root), "CONTAINERD_NAMESPACE": containerd.NAMESPACE}
+    done = product.run(command, env={**os.environ, **told})
+    assert done.returncode == 0, done.stderr
+    assert by_docker.read_bytes() == by_containerd.read_bytes()

@@ -319,3 +319,33 @@ def test_a_snapshot_by_its_directory(docker: Path, store: ContainerdRoot) -> Non
     store.save()
     with pytest.raises(CorruptStoreError, match="has no base"):
         sources.resolve(store.snapshots / "snapshots/8")
+
+
+def test_an_image_of_containerd_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAYERMELT_CONTAINERD_ROOT", os.fspath(tmp_path / "containerd"))
+    monkeypatch.delenv("CONTAINERD_NAMESPACE", raising=False)
+    with pytest.raises(SourceNotFoundError, match=r"no store of containerd.*LAYERMELT_CONTAINERD_ROOT"):
+        sources.resolve("containerd:a:1")
+    store = ContainerdRoot(tmp_path / "containerd")
+    target = store.add_manifest("a")["digest"]
+    # As Kubernetes has it: an image's id is that of its config, and a name.
+    config = "sha256:" + "5" * 64
+    for name in ("docker.io/library/a:1", "registry.k8s.io/pause:3.9", config):
+        store.images[name.encode()] = {b"target": {b"digest": target.encode()}}
+    store.save(b"k8s.io")
+    with pytest.raises(
+        UnknownImageError, match=r"no namespace 'default'; it has k8s.io; .*CONTAINERD_NAMESPACE"
+    ):
+        sources.resolve("containerd:a:1")
+    monkeypatch.setenv("CONTAINERD_NAMESPACE", "k8s.io")
+    for name in ("a:1", "docker.io/library/a:1", "registry.k8s.io/pause:3.9", config, target[7:19]):
+        chain = sources.resolve(f"containerd:{name}")
+        assert list(chain.layers) == store.trees("a")
+        assert chain.description.startswith(f"containerd image {name} (")
+    with pytest.raises(UnknownImageError, match=r"no image 'b:latest' in the namespace 'k8s.io'"):
+        sources.resolve("containerd:b")
+    with pytest.raises(InvalidOptionError, match="expected containerd:NAME"):
+        sources.resolve("containerd:")
+    # A path is none.
+    with pytest.raises(SourceNotFoundError):
+        sources.resolve(Path("containerd:a:1"))

@@ -31,6 +31,7 @@ A and B each are one of
   DIR                   a chain directory (overlay2/<id>, overlay/<id> or
                         snapshots/<id>), which is merged, or else a plain directory
   docker:NAME[:TAG]     an image of Docker, read from the data root
+  containerd:NAME[:TAG] an image of containerd
   FILE                  an ext4, ext3 or ext2 image of any origin, or a block device
   dir:PATH, image:PATH  a plain directory or an image, whatever it looks like
 

@@ -15,9 +15,10 @@ from layermelt.settings import default_docker_root
 from layermelt.sources import containers_storage, directories, docker, overlay2, snapshots, store
 from layermelt.sources.chain import Chain
 
-__all__ = ["Chain", "choose_marks", "is_chain_directory", "resolve"]
+__all__ = ["Chain", "choose_marks", "is_chain_directory", "names_image", "resolve"]
 
 _DOCKER = "docker:"
+_CONTAINERD = "containerd:"
 
 
 def resolve(
@@ -30,7 +31,7 @@ def resolve(
 
     Args:
         source: A chain directory (``overlay2/<id>`` of Docker, ``overlay/<id>`` of
-            containers/storage, ``snapshots/<id>`` of containerd), ``docker:NAME[:TAG]``, ``docker:NAME@DIGEST`` or ``docker:ID``.
+            containers/storage, ``snapshots/<id>`` of containerd), ``docker:NAME[:TAG]``, ``docker:NAME@DIGEST``, ``docker:ID``, or the same with ``containerd:``.
         layers: Instead of a source: the layers' directories, base first.
         docker_root: Docker's data root, for ``docker:``.
     """
@@ -44,10 +45,19 @@ def resolve(
     if source is None:
         raise InvalidOptionError("there is no source; give a chain directory, docker:NAME or layers")
     named = os.fsdecode(source)
+    if isinstance(source, str) and named.startswith(_CONTAINERD):
+        from layermelt.sources import containerd
+
+        return containerd.resolve(named.removeprefix(_CONTAINERD))
     if isinstance(source, str) and named.startswith(_DOCKER):
         root = default_docker_root() if docker_root is None else os.fsdecode(docker_root)
         return docker.resolve(named.removeprefix(_DOCKER), root)
     return _resolve_path(named)
+
+
+def names_image(source: str | bytes | os.PathLike[str]) -> bool:
+    """Whether it is the name of an image in a store, and no path."""
+    return isinstance(source, str) and source.startswith((_DOCKER, _CONTAINERD))
 
 
 def is_chain_directory(path: str) -> bool:

@@ -21,11 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from layermelt.errors import CorruptStoreError, UnknownImageError, UnsupportedSourceError
+from layermelt.errors import CorruptStoreError, SourceNotFoundError, UnknownImageError, UnsupportedSourceError
+from layermelt.settings import NAMESPACE_VARIABLE, default_containerd_namespace, default_containerd_root
 from layermelt.sources import bolt, oci, snapshots, store
 from layermelt.sources.chain import Chain, layers_text
 
-__all__ = ["Store"]
+__all__ = ["Store", "resolve"]
 
 _METADATA = "io.containerd.metadata.v1.bolt/meta.db"
 _BLOBS = "io.containerd.content.v1.content/blobs/sha256"
@@ -42,6 +43,26 @@ _ARCHITECTURES = {
     "i386": "386",
     "i686": "386",
 }
+
+
+def resolve(text: str) -> Chain:
+    """The chain of the image that `text` (without ``containerd:``) names."""
+    reference = oci.Reference.parse(text, "containerd")
+    found = Store(os.path.realpath(default_containerd_root()), default_containerd_namespace())
+    if not found.exists():
+        raise SourceNotFoundError(
+            f"{found.root}: holds no store of containerd (there is no {_METADATA}); name its root in "
+            "LAYERMELT_CONTAINERD_ROOT",
+            path=found.root,
+        )
+    namespaces = found.namespaces()
+    if found.namespace not in namespaces:
+        raise UnknownImageError(
+            f"{found.root}: has no namespace {found.namespace!r}; it has {', '.join(namespaces) or 'none'}; name one "
+            f"in {NAMESPACE_VARIABLE}",
+            path=found.root,
+        )
+    return found.resolve(reference, "containerd image")
 
 
 @dataclass(frozen=True)
@@ -92,8 +113,9 @@ class Store:
             ]
             return reference.digest if by_name else None
         tagged = f"{reference.repository}:{reference.tag or 'latest'}"
-        if tagged in images:
-            return images[tagged]
+        for name in (tagged, reference.text):
+            if name in images:
+                return images[name]
         if reference.id_prefix is None:
             return None
         found = {digest for digest in images.values() if digest.startswith(f"sha256:{reference.id_prefix}")}
@@ -103,8 +125,16 @@ class Store:
             )
         return found.pop() if found else None
 
-    def resolve(self, reference: oci.Reference) -> Chain:
-        """The chain of an image."""
+    def namespaces(self) -> list[str]:
+        """All of them."""
+
+        def look(root: bolt.Bucket) -> list[str]:
+            return [_text(name) for name, value in root.bucket(b"v1") or () if isinstance(value, bolt.Bucket)]
+
+        return bolt.read(self._metadata, look)
+
+    def resolve(self, reference: oci.Reference, kind: str) -> Chain:
+        """The chain of an image; `kind` is what messages call it."""
         target = self.find(reference)
         if target is None:
             raise self._unknown(reference)
@@ -115,7 +145,7 @@ class Store:
             layers=tuple(map(Path, trees)),
             userxattr=store.is_users_store(self._snapshots),
             store=Path(self._snapshots),
-            description=f"Docker image {reference.text} ({target[:19]}, {chosen.platform}, {number})",
+            description=f"{kind} {reference.text} ({target[:19]}, {chosen.platform}, {number})",
         )
 
     @property
@@ -209,7 +239,7 @@ class Store:
             )
         raise UnsupportedSourceError(
             f"{self.root}: the layers of {reference.text!r} are not unpacked by the {_SNAPSHOTTER} snapshotter, the only "
-            f"one that can be read; with it, `docker create {reference.text}` or a new pull unpacks them",
+            f"one that can be read; with it, a container of the image or a new pull unpacks them",
             path=self.root,
         )
 
@@ -218,6 +248,8 @@ class Store:
 
     def _unknown(self, reference: oci.Reference) -> UnknownImageError:
         text = f"{self.root}: the containerd image store has no image {reference.short!r}"
+        if self.namespace != "moby":
+            text += f" in the namespace {self.namespace!r} (see {NAMESPACE_VARIABLE})"
         names = self.names()
         names = [name for name in names if name.startswith(f"{reference.repository}:")] or names
         if names:

@@ -43,7 +43,7 @@ _NAMESPACE = "moby"
 
 def resolve(text: str, data_root: str) -> Chain:
     """The chain of the image that `text` (without ``docker:``) names."""
-    reference = oci.Reference.parse(text)
+    reference = oci.Reference.parse(text, "docker")
     root = os.path.realpath(data_root)
     if not os.path.isdir(root):
         # Tells apart what is missing and what may not be seen.
@@ -57,7 +57,7 @@ def resolve(text: str, data_root: str) -> Chain:
         newer = _containerd_store(root)
         if newer is None:
             raise _no_images(root, data_root)
-        return newer.resolve(reference)
+        return newer.resolve(reference, "Docker image")
     try:
         chain = _resolve_overlay2(root, reference)
     except UnknownImageError as error:
@@ -65,7 +65,7 @@ def resolve(text: str, data_root: str) -> Chain:
         if newer is None:
             raise
         try:
-            return newer.resolve(reference)
+            return newer.resolve(reference, "Docker image")
         except UnknownImageError as other:
             raise UnknownImageError(f"{error}; and {other}", path=root) from None
     return replace(chain, warnings=(*chain.warnings, *_also_newer(root, reference)))

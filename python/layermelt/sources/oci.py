@@ -50,12 +50,12 @@ class Reference:
     id_prefix: str | None
 
     @classmethod
-    def parse(cls, text: str) -> Reference:
-        """The parts of NAME[:TAG][@sha256:...], or of an id."""
+    def parse(cls, text: str, store: str) -> Reference:
+        """The parts of NAME[:TAG][@sha256:...], or of an id; `store` is what is written before."""
         match = _REFERENCE.fullmatch(text)
         if match is None:
             raise InvalidOptionError(
-                f"invalid image name {text!r}: expected docker:NAME[:TAG], docker:NAME@sha256:... or an id"
+                f"invalid image name {text!r}: expected {store}:NAME[:TAG], {store}:NAME@sha256:... or {store}:ID"
             )
         by_id = _ID_PREFIX.fullmatch(text)
         return cls(

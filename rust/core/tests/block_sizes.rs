@@ -213,6 +213,30 @@ fn the_largest_images_of_small_blocks() {
     assert!(Plan::new(&tree, &wish(16 << 40)).is_err());
 }
 
+/// The kernel mounts only what has as many inodes as its groups together.
+#[test]
+fn inodes_up_to_the_last_number() {
+    let tree = Maker::default().finish(&[]);
+    let sizes = [Size::Auto, Size::Min, Size::Bytes(16 << 40)];
+    for (size, most) in sizes
+        .into_iter()
+        .zip([131_071 << 15, 131_071 << 15, 4_292_870_144])
+    {
+        let wish = |inodes| ImageOptions {
+            inodes: Some(inodes),
+            size,
+            ..ImageOptions::default()
+        };
+        let plan = Plan::new(&tree, &wish(most)).unwrap();
+        assert_eq!(u64::from(plan.inode_count()), most);
+        for more in [most + 1, u64::from(u32::MAX)] {
+            let error = Plan::new(&tree, &wish(more)).unwrap_err();
+            let of = "bytes has at most 4292870144";
+            assert!(error.to_string().contains(of), "{error}");
+        }
+    }
+}
+
 #[test]
 fn journals_are_counted_in_blocks() {
     let tree = many(10, 5_000);

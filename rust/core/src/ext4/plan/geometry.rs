@@ -86,6 +86,12 @@ impl Geometry {
         }
     }
 
+    /// Inodes of all groups.
+    #[must_use]
+    pub(crate) fn inodes(&self) -> u32 {
+        self.groups * self.inodes_per_group
+    }
+
     /// First block of a group.
     #[must_use]
     pub(crate) fn group_start(&self, group: u32) -> u64 {

@@ -195,9 +195,7 @@ impl<'t> Plan<'t> {
     /// Inodes of the file system.
     #[must_use]
     pub fn inode_count(&self) -> u32 {
-        self.geometry
-            .groups
-            .saturating_mul(self.geometry.inodes_per_group)
+        self.geometry.inodes()
     }
 
     /// Free inodes.

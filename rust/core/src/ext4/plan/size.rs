@@ -86,12 +86,37 @@ pub(crate) fn solve(
         wished_journal,
         attributes,
     };
-    match options.size {
+    let sized = match options.size {
         Size::Auto if options.profile == Profile::Readonly => solver.min(),
         Size::Auto => solver.auto(),
         Size::Min => solver.min(),
         Size::Bytes(bytes) => solver.fixed(bytes),
+    }?;
+    let wished = options.inodes.unwrap_or(0);
+    let most = sized.geometry.inodes();
+    if wished.max(sized.numbers.highest().into()) > most.into() {
+        let bytes = block_size.bytes_of(sized.geometry.blocks);
+        return Err(Error::InvalidOption {
+            option: "inodes",
+            reason: format!("{wished}; an image of {bytes} bytes has at most {most}"),
+        });
     }
+    Ok(sized)
+}
+
+/// The most inodes of each of so many groups. Inodes are numbered with 32 bits,
+/// and the kernel mounts nothing whose number of inodes is not that of one
+/// group times the groups.
+fn max_inodes_per_group(block_size: BlockSize, groups: u32) -> u32 {
+    let most = u32::MAX / groups;
+    let most = most - most % inodes_step(block_size);
+    most.min(block_size.max_inodes_per_group())
+}
+
+/// Inodes of a group are a multiple of it: tables are counted in blocks, and
+/// bitmaps in whole bytes.
+fn inodes_step(block_size: BlockSize) -> u32 {
+    block_size.inodes_per_block().max(8)
 }
 
 struct Solver<'a, 't> {
@@ -115,8 +140,7 @@ impl Solver<'_, '_> {
         let (geometry, layout, journal) = loop {
             let found = self.stable(spacing, inodes_per_group, free, 0)?;
             let wanted = self.wanted_inodes(&numbers, found.0.blocks);
-            let enough = u64::from(found.0.groups) * u64::from(inodes_per_group) >= wanted;
-            if enough {
+            if u64::from(found.0.inodes()) >= wanted {
                 break found;
             }
             if inodes_per_group >= most {
@@ -189,8 +213,7 @@ impl Solver<'_, '_> {
             let blocks = self.whole_groups_or(wished, spacing);
             let geometry =
                 self.geometry(blocks, default_inodes_per_group(self.block_size), spacing);
-            let inodes = u64::from(geometry.groups) * u64::from(geometry.inodes_per_group);
-            if inodes >= self.wanted_inodes(&numbers, blocks) {
+            if u64::from(geometry.inodes()) >= self.wanted_inodes(&numbers, blocks) {
                 let journal = self.journal(blocks);
                 let layout = self.layout(&geometry, spacing, journal);
                 if self.needed(&geometry, &layout) <= blocks {
@@ -255,8 +278,7 @@ impl Solver<'_, '_> {
         let groups = groups.max(least);
         let inodes_per_group = wanted
             .div_ceil(groups)
-            // Bitmaps are counted in whole bytes.
-            .next_multiple_of(u64::from(self.block_size.inodes_per_block()).max(8))
+            .next_multiple_of(inodes_step(self.block_size).into())
             .min(most) as u32;
         let at_least = u64::from(self.block_size.first_block())
             + (groups - 1) * u64::from(self.block_size.blocks_per_group())
@@ -320,10 +342,11 @@ impl Solver<'_, '_> {
     }
 
     fn geometry(&self, blocks: u64, inodes_per_group: u32, spacing: Spacing) -> Geometry {
+        let groups = group_count(self.block_size, blocks);
         Geometry::new(
             self.block_size,
             blocks,
-            inodes_per_group,
+            inodes_per_group.min(max_inodes_per_group(self.block_size, groups)),
             spacing,
             self.features,
         )
@@ -382,6 +405,20 @@ mod tests {
             (2048, 16384),
         ] {
             assert_eq!(default_journal(mebibytes << 8), journal, "{mebibytes} MiB");
+        }
+    }
+
+    #[test]
+    fn inodes_of_all_groups_have_numbers_of_32_bits() {
+        for (bytes, groups, most) in [
+            (4096, 1, 32_768),
+            (4096, 131_071, 32_768),
+            (4096, 131_072, 32_752),
+            (2048, 131_072, 16_384),
+            (1024, 32_768, 8192),
+        ] {
+            let block_size = BlockSize::new(bytes).unwrap();
+            assert_eq!(max_inodes_per_group(block_size, groups), most);
         }
     }
 }

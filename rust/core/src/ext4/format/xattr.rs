@@ -198,23 +198,63 @@ pub fn pack(
 fn divide(entries: &[Entry], block_size: BlockSize) -> Option<Packed> {
     let mut sorted = entries.to_vec();
     sorted.sort_by_cached_key(|entry| (std::cmp::Reverse(entry.size()), entry.clone()));
+    [largest_first, fullest]
+        .into_iter()
+        .find_map(|choose| split(&sorted, &choose(&sorted), block_size))
+}
+
+/// The entries that go into the inode if each goes there that still fits.
+fn largest_first(entries: &[Entry]) -> Vec<bool> {
     let mut room = INODE_ROOM;
-    let (mut inside, mut block): (Vec<_>, Vec<_>) = sorted.into_iter().partition(|entry| {
+    let fits = |entry: &Entry| {
         let fits = entry.size() <= room;
         if fits {
             room -= entry.size();
         }
         fits
-    });
-    if block.iter().map(Entry::size).sum::<usize>() > block_room(block_size) {
-        return None;
+    };
+    entries.iter().map(fits).collect()
+}
+
+/// The entries that fill the inode as far as any do: the block can be so full
+/// that it takes nothing more, and the kernel, which puts entries where they
+/// fit when they are set, has held them all.
+fn fullest(entries: &[Entry]) -> Vec<bool> {
+    // For each sum of sizes, the entries of which it was made first.
+    let mut sums: [Option<Vec<usize>>; INODE_ROOM + 1] = [const { None }; INODE_ROOM + 1];
+    sums[0] = Some(Vec::new());
+    for (index, entry) in entries.iter().enumerate() {
+        let size = entry.size();
+        for sum in (size..=INODE_ROOM).rev() {
+            if sums[sum].is_none() {
+                sums[sum] = sums[sum - size].as_ref().map(|chosen| {
+                    let mut chosen = chosen.clone();
+                    chosen.push(index);
+                    chosen
+                });
+            }
+        }
     }
-    inside.sort();
-    block.sort();
-    Some(Packed {
-        in_inode: inside.into(),
-        in_block: block.into(),
-    })
+    let best = sums.into_iter().rev().flatten().next().unwrap_or_default();
+    (0..entries.len())
+        .map(|index| best.contains(&index))
+        .collect()
+}
+
+/// Entries divided, unless the block does not hold its part.
+fn split(entries: &[Entry], inside: &[bool], block_size: BlockSize) -> Option<Packed> {
+    let part = |in_inode: bool| -> Box<[Entry]> {
+        let chosen = entries
+            .iter()
+            .zip(inside)
+            .filter(|(_, &one)| one == in_inode);
+        let mut part: Vec<_> = chosen.map(|(entry, _)| entry.clone()).collect();
+        part.sort();
+        part.into()
+    };
+    let (in_inode, in_block) = (part(true), part(false));
+    let bytes: usize = in_block.iter().map(Entry::size).sum();
+    (bytes <= block_room(block_size)).then_some(Packed { in_inode, in_block })
 }
 
 /// Where entries are written, and what is known of values that lie outside.
@@ -373,6 +413,34 @@ mod tests {
             .map(|n| xattr(format!("user.{n}").as_bytes(), 1))
             .collect();
         assert_eq!(pack(many), Err(XattrFault::Room));
+    }
+
+    /// The largest one in the inode leaves four bytes free there, which are
+    /// too few in the block.
+    #[test]
+    fn what_fits_in_any_way_fits() {
+        // Entries of 24, 24, 20 and 20 bytes: the inode is full.
+        let mut all: Vec<_> = [
+            (b"user.a", 4),
+            (b"user.b", 4),
+            (b"user.c", 0),
+            (b"user.d", 0),
+        ]
+        .map(|(name, len)| xattr(name, len))
+        .into();
+        // 84 and 3976: the block is full.
+        all.extend([xattr(b"user.e", 64), xattr(b"user.f", 3956)]);
+        let pack = |entries: &[Entry]| {
+            pack(entries.to_vec(), BlockSize::PAGE, |_| ValueId(0)).map(|packed| {
+                let sizes = [packed.in_inode, packed.in_block]
+                    .map(|part| part.iter().map(Entry::size).sum::<usize>());
+                (sizes[0], sizes[1])
+            })
+        };
+        assert_eq!(pack(&all), Ok((88, 4060)));
+        // One byte more does not fit: the largest value goes elsewhere.
+        *all.last_mut().unwrap() = xattr(b"user.f", 3957);
+        assert_eq!(pack(&all), Ok((84, 108)));
     }
 
     #[test]

@@ -141,6 +141,37 @@ fn an_index_of_three_levels() {
     assert!(!debugfs(&image.0, "stats -h").contains("large_dir"));
 }
 
+/// `ea_inode` and `large_dir` came with Linux 4.13.
+#[test]
+fn what_old_kernels_do_not_mount_is_said_of_their_profile() {
+    let mut make = Maker::default();
+    let names: Vec<_> = (0..60_000)
+        .map(|n| format!("{n:0255}").into_bytes())
+        .collect();
+    let node = make.node(Kind::Fifo);
+    let entries: Vec<_> = names.iter().map(|name| (name.as_slice(), node)).collect();
+    let wide = make.directory(&entries);
+    let file = make.file(Vec::new());
+    make.xattrs(file, &[(b"user.v", &[7; 1500])]);
+    let tree = make.finish(&[(b"value", file), (b"wide", wide)]);
+    let warnings = |block_size, profile| {
+        let plan = Plan::new(&tree, &options(block_size, profile, Size::Min)).unwrap();
+        plan.warnings().to_vec()
+    };
+    let told = warnings(1024, Profile::Compat);
+    for (warning, (path, feature)) in told
+        .iter()
+        .zip([("/value: ", "ea_inode"), ("/wide: ", "large_dir")])
+    {
+        assert!(warning.starts_with(path), "{warning}");
+        assert!(warning.contains(feature), "{warning}");
+        assert!(warning.contains("choose a larger block size"), "{warning}");
+    }
+    assert_eq!(told.len(), 2);
+    assert!(warnings(4096, Profile::Compat).is_empty());
+    assert!(warnings(1024, Profile::Default).is_empty());
+}
+
 #[test]
 fn what_small_blocks_do_not_hold_is_an_error_with_its_path() {
     let refused = |block_size, name: &[u8], target: usize| {

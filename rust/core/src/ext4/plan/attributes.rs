@@ -40,6 +40,8 @@ pub(crate) struct Attributes {
     /// The block that inodes of a set share now.
     open: HashMap<XattrSetId, u32>,
     of_node: HashMap<NodeId, u32>,
+    /// The first inode with a value that lies in an inode of its own.
+    outside: Option<NodeId>,
 }
 
 impl Attributes {
@@ -58,6 +60,7 @@ impl Attributes {
             blocks: Vec::new(),
             open: HashMap::new(),
             of_node: HashMap::new(),
+            outside: None,
         };
         let mut packed = vec![None; tree.xattr_sets().len()];
         let mut on_links = vec![false; packed.len()];
@@ -76,6 +79,9 @@ impl Attributes {
             // its target in blocks (ext2fs_inode_has_valid_blocks2).
             if on_links[set.index()] && parts.in_block.is_empty() {
                 parts.outside_to_block();
+            }
+            if attributes.outside.is_none() && !attributes.values.is_empty() {
+                attributes.outside = Some(id);
             }
             packed[set.index()] = Some(parts);
         }
@@ -112,6 +118,11 @@ impl Attributes {
     /// Values in inodes of their own, by their ids.
     pub(crate) fn values(&self) -> &[Value] {
         &self.values
+    }
+
+    /// The first inode that needs the feature `ea_inode`.
+    pub(crate) fn first_outside(&self) -> Option<NodeId> {
+        self.outside
     }
 
     /// Forgets which blocks there are, to place anew.

@@ -120,10 +120,12 @@ impl Directories {
         self.hashed.contains_key(&directory)
     }
 
-    /// Whether some index has more levels than the kernel reads without
-    /// `large_dir` (`ext4_dir_htree_level`).
-    pub(crate) fn need_large_dir(&self) -> bool {
-        self.hashed.values().any(|hashed| hashed.levels.len() > 1)
+    /// The first directory whose index has more levels than the kernel reads
+    /// without `large_dir` (`ext4_dir_htree_level`).
+    pub(crate) fn first_large(&self) -> Option<NodeId> {
+        let hashed = self.hashed.iter();
+        let large = hashed.filter(|(_, hashed)| hashed.levels.len() > 1);
+        large.map(|(&id, _)| id).min_by_key(|id| id.index())
     }
 
     /// What block `block` of the directory holds.

@@ -114,12 +114,13 @@ impl<'t> Plan<'t> {
 
         let uuid = options.uuid.unwrap_or_else(|| derived_uuid(&digest, 0));
         features.compat.set(Compat::HAS_JOURNAL, journal > 0);
-        features
-            .incompat
-            .set(Incompat::EA_INODE, !attributes.values().is_empty());
-        features
-            .incompat
-            .set(Incompat::LARGE_DIR, directories.need_large_dir());
+        let outside = attributes.first_outside();
+        let large = directories.first_large();
+        features.incompat.set(Incompat::EA_INODE, outside.is_some());
+        features.incompat.set(Incompat::LARGE_DIR, large.is_some());
+        if options.profile == Profile::Compat {
+            validate::newer_features(tree, block_size, outside, large, &mut warnings);
+        }
         let newest = tree.newest_mtime();
         let time = Timestamp {
             seconds: options.timestamp.unwrap_or(newest.seconds),

@@ -145,6 +145,39 @@ pub(crate) fn tree(tree: &Tree, block_size: BlockSize, warnings: &mut Vec<String
     Ok(())
 }
 
+/// Says of a profile for old kernels what keeps them from mounting the image
+/// all the same: `ea_inode` and `large_dir` are of Linux 4.13.
+pub(crate) fn newer_features(
+    tree: &Tree,
+    block_size: BlockSize,
+    outside: Option<NodeId>,
+    large: Option<NodeId>,
+    warnings: &mut Vec<String>,
+) {
+    let mut warn = |node: Option<NodeId>, what: &str, feature: &str, advice: &str| {
+        warnings.extend(node.map(|node| {
+            format!(
+                "{}: {what} the feature {feature}: kernels before Linux 4.13 do not mount the image; \
+                 {advice} in the layer{}",
+                tree.display_path(node),
+                larger(block_size)
+            )
+        }));
+    };
+    warn(
+        outside,
+        "its extended attributes need more than the inode and a block, and so",
+        "ea_inode",
+        "remove some",
+    );
+    warn(
+        large,
+        "it has so many names that it needs",
+        "large_dir",
+        "divide it",
+    );
+}
+
 fn unrepresentable(tree: &Tree, node: NodeId, reason: String, advice: &str) -> Error {
     Error::Unrepresentable {
         path: tree.display_path(node),

@@ -104,6 +104,27 @@ fn one_block_less_is_never_enough() {
     }
 }
 
+/// From 2,048 blocks on there is a journal, which has 1,024 blocks at the least:
+/// where that does not fit, it is none and not half of one.
+#[test]
+fn a_journal_is_whole_or_none() {
+    let journals = (300u64..1900).step_by(100).map(|used| {
+        let mut make = Maker::default();
+        let file = make.file(vec![1; used as usize * 2048]);
+        let tree = make.finish(&[(b"file", file)]);
+        let wish = ImageOptions {
+            block_size: 2048,
+            size: Size::Bytes(2049 * 2048),
+            ..ImageOptions::default()
+        };
+        let image = build(&tree, &wish, 1).unwrap();
+        judge(&image.0);
+        debugfs(&image.0, "stats -h").contains("has_journal")
+    });
+    let journals: Vec<_> = journals.collect();
+    assert!(journals.contains(&true) && journals.contains(&false));
+}
+
 #[test]
 fn what_is_reserved_is_no_more_than_half() {
     let tree = Maker::default().finish(&[]);

@@ -6,7 +6,7 @@ use super::geometry::{group_count, Geometry, Spacing};
 use super::layout::{Layout, Layouter};
 use super::numbers::Numbers;
 use super::options::{ImageOptions, Profile, Size};
-use super::validate::larger;
+use super::validate::{larger, MIN_JOURNAL};
 use crate::error::{Error, Result};
 use crate::ext4::format::features::{Features, Incompat};
 use crate::ext4::format::BlockSize;
@@ -62,6 +62,16 @@ pub(crate) fn default_journal(blocks: u64) -> u32 {
         .into_iter()
         .find_map(|(below, journal)| (blocks < below).then_some(journal))
         .unwrap_or(262_144)
+}
+
+/// The next smaller journal to be tried, or none.
+fn smaller_journal(blocks: u32) -> u32 {
+    let half = blocks / 2;
+    if half < MIN_JOURNAL {
+        0
+    } else {
+        half
+    }
 }
 
 /// Blocks that only root may fill.
@@ -254,7 +264,7 @@ impl Solver<'_, '_> {
                 if journal == 0 || self.wished_journal.is_some() {
                     break;
                 }
-                journal /= 2;
+                journal = smaller_journal(journal);
             }
         }
         // Placed anew: the attributes' blocks lie where the last try put them.

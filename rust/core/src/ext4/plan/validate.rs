@@ -11,6 +11,9 @@ use crate::tree::{Kind, NodeId, Tree};
 /// [`crate::tree::Tree::split_links`].
 pub const LINK_MAX: u32 = 65_000;
 
+/// The fewest blocks of a journal (`JBD2_MIN_JOURNAL_BLOCKS`).
+pub(crate) const MIN_JOURNAL: u32 = 1024;
+
 /// What to do where only larger blocks help, behind another advice.
 pub(crate) const fn larger(block_size: BlockSize) -> &'static str {
     if block_size.bytes() < BlockSize::PAGE.bytes() {
@@ -49,8 +52,6 @@ pub(crate) fn block_size(wished: u32) -> Result<BlockSize> {
 
 /// Blocks of the wished journal, if one is wished.
 pub(crate) fn journal(options: &ImageOptions, block_size: BlockSize) -> Result<Option<u32>> {
-    /// `JBD2_MIN_JOURNAL_BLOCKS`
-    const MIN: u64 = 1024;
     /// The most that mke2fs makes (`figure_journal_size`).
     const MAX: u64 = 10_240_000;
     if options.profile == Profile::Readonly {
@@ -67,14 +68,15 @@ pub(crate) fn journal(options: &ImageOptions, block_size: BlockSize) -> Result<O
         JournalSize::None => Ok(Some(0)),
         JournalSize::Bytes(bytes) => {
             let blocks = block_size.blocks_of(bytes);
-            if (MIN..=MAX).contains(&blocks) {
+            let min = u64::from(MIN_JOURNAL);
+            if (min..=MAX).contains(&blocks) {
                 return Ok(Some(blocks as u32));
             }
             Err(Error::InvalidOption {
                 option: "journal",
                 reason: format!(
                     "{bytes} bytes; a journal has {} to {} bytes",
-                    block_size.bytes_of(MIN),
+                    block_size.bytes_of(min),
                     block_size.bytes_of(MAX)
                 ),
             })

@@ -235,7 +235,7 @@ def _real_target(output: str) -> str:
     try:
         if not stat.S_ISDIR(os.stat(directory).st_mode):
             raise OutputNotFoundError(f"{directory}: not a directory", path=directory, errno=errno.ENOTDIR)
-        mode = os.lstat(target).st_mode
+        mode = _mode_of(output, target)
     except LayermeltError:
         raise  # some are a FileNotFoundError
     except FileNotFoundError:
@@ -259,6 +259,22 @@ def _real_target(output: str) -> str:
             path=output,
         )
     return target
+
+
+def _mode_of(output: str, target: str) -> int:
+    """Type and permissions of what is there."""
+    try:
+        return os.lstat(target).st_mode
+    except FileNotFoundError:
+        # A link of /proc, such as /dev/stdout, can lead to what has no path.
+        there = os.stat(output)
+        if stat.S_ISREG(there.st_mode) and there.st_nlink == 0:
+            raise OutputError(
+                f"{output}: is a file that was removed; give a path for the image", path=output
+            ) from None
+        if stat.S_ISREG(there.st_mode):
+            raise  # somebody has just made it
+        return there.st_mode
 
 
 def absolute(path: str) -> str:

@@ -318,6 +318,22 @@ def test_targets_that_are_none(
     assert names(tmp_path) == before
 
 
+def test_descriptors_are_no_targets(tmp_path: Path) -> None:
+    """As /dev/stdout is: the kernel tells a path for what has none."""
+    reader, writer = os.pipe()
+    (tmp_path / "gone").touch()
+    removed = os.open(tmp_path / "gone", os.O_RDWR)
+    (tmp_path / "gone").unlink()
+    try:
+        for fd, what in ((writer, "device, FIFO or socket"), (removed, "file that was removed")):
+            with pytest.raises(OutputError, match=f"^/dev/fd/{fd}: is a {what}"):
+                Publication(f"/dev/fd/{fd}")
+    finally:
+        for fd in (reader, writer, removed):
+            os.close(fd)
+    assert names(tmp_path) == []
+
+
 @pytest.mark.parametrize("output", ["", "/", ".", "..", "x/", "x/.", "a\0b"])
 def test_paths_that_are_none(output: str) -> None:
     with pytest.raises(OutputError):

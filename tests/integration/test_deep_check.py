@@ -87,6 +87,16 @@ def test_images_of_mke2fs_are_sound(options: str, good: Path, tmp_path: Path) ->
         assert check_image(image, deep=True).problems == ()
 
 
+@pytest.mark.parametrize("options", ["-t ext2", "-t ext4 -O bigalloc -C 16384"])
+def test_bad_blocks_lie_anywhere(options: str, tmp_path: Path) -> None:
+    """In any cluster, and two in one, which e2fsck only wonders about."""
+    image, listed = tmp_path / "image", tmp_path / "bad"
+    listed.write_text("2003\n9001\n9002\n9004\n12345\n")
+    mke2fs(image, options, "-l", str(listed))
+    assert subprocess.run(["e2fsck", "-fn", image], check=False, capture_output=True).returncode == 0
+    assert check_image(image, deep=True).problems == ()
+
+
 @pytest.mark.root
 @pytest.mark.parametrize(
     "options", ["-t ext4", "-t ext4 -b 1024", "-t ext4 -O inline_data", "-t ext4 -O bigalloc"]

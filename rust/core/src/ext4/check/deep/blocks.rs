@@ -80,6 +80,16 @@ impl Deep<'_> {
         false
     }
 
+    /// Takes a bad block, of which inode 1 has a list: what lies where on the disk, and not a
+    /// file's blocks in their order. Several may lie in one cluster (`process_bad_block`).
+    fn take_bad(&mut self, block: u64) {
+        if self.metadata.contains(block) {
+            self.take(BAD_INODE, "data", block);
+        } else {
+            self.taken.insert_range(self.cluster(block), 1);
+        }
+    }
+
     /// Takes a run of a file's data, as e2fsck counts clusters: one whose
     /// beginning belongs to the run before is not counted twice.
     pub(super) fn take_data(
@@ -188,7 +198,11 @@ impl Deep<'_> {
                 );
                 return Ok(());
             }
-            self.take_data(map, logical, block, 1);
+            if map.number == BAD_INODE {
+                self.take_bad(block);
+            } else {
+                self.take_data(map, logical, block, 1);
+            }
             map.last = Some(logical);
             return Ok(());
         }

@@ -39,6 +39,8 @@ MAKES = {
     "no-journal": "-b 4096 -O ^has_journal",
     "many-inodes": "-b 4096 -i 1024",
     "small-groups": "-b 4096 -g 1024",
+    # 8 in each group: those of the file system itself are in two groups.
+    "few-inodes": "-b 1024 -g 1024 -N 64",
     "recent": "-b 4096 -O metadata_csum_seed,orphan_file,fast_commit,inline_data,ea_inode,large_dir,casefold,quota",
 }
 

@@ -59,10 +59,6 @@ impl Shape {
                 .has_incompat(incompat::META_BG)
                 .then_some(sb.s_first_meta_bg),
         };
-        // The system's own inodes are in the first group.
-        if shape.inodes_per_group < 16 {
-            return Err(bad("inodes in a group".into()));
-        }
         if !shape.resize_inode && shape.reserved > 0 {
             return Err(bad("reserved blocks for descriptors".into()));
         }

@@ -195,3 +195,18 @@ def test_what_the_kernel_wrote_is_what_it_shows(options: list[str], tmp_path: Pa
     with mounts.image(output) as mounted:
         told = compare(image_side(output), directory_side(mounted), strict=True)
         assert told == []
+
+
+def test_inline_data_that_ends_before_the_file(tmp_path: Path) -> None:
+    """Older kernels leave it where a small file is made longer; e2fsck has nothing against it."""
+    output = mke2fs(tmp_path / "image", "-O", "inline_data")
+    with writable(output) as mounted:
+        for name, size in (("short", 30), ("long", 150)):
+            (mounted / name).write_bytes(b"i" * size)
+    for command in ("sif /short size 4000", "sif /long size 300000"):
+        subprocess.run(["debugfs", "-w", "-R", command, output], check=True, capture_output=True)
+    assert subprocess.run(["e2fsck", "-fn", output], check=False, capture_output=True).returncode == 0
+    with mounts.image(output) as mounted:
+        assert (mounted / "short").read_bytes() == b"i" * 30 + bytes(3970)
+        assert (mounted / "long").read_bytes() == b"i" * 150 + bytes(299_850)
+        assert compare(image_side(output), directory_side(mounted), strict=True) == []

@@ -163,14 +163,9 @@ impl ImageReader<'_> {
             return Ok(Bytes::Mapped(Map::of(fs, number, &inode)?));
         }
         let attributes = attributes::read(fs, number, &inode, &raw)?;
-        let bytes = inline(&inode, &attributes).unwrap_or_default();
-        if size > bytes.len() as u64 {
-            return Err(Fault::Nonsense(format!(
-                "it has {size} bytes, and inline data of {}",
-                bytes.len()
-            )));
-        }
-        Ok(Bytes::Inline(bytes))
+        Ok(Bytes::Inline(
+            inline(&inode, &attributes).unwrap_or_default(),
+        ))
     }
 }
 
@@ -191,7 +186,8 @@ impl Reader for ImageReader<'_> {
 
     fn next_data(&mut self, at: u64) -> Result<u64> {
         Ok(match &self.bytes {
-            Bytes::Inline(_) => at,
+            Bytes::Inline(bytes) if at < bytes.len() as u64 => at,
+            Bytes::Inline(_) => self.size,
             Bytes::Mapped(map) => map.next_data(at).map_or(self.size, |at| at.min(self.size)),
         })
     }
@@ -202,13 +198,12 @@ impl Reader for ImageReader<'_> {
             Bytes::Inline(bytes) => {
                 let start = usize::try_from(at).unwrap_or(usize::MAX);
                 let rest = bytes.get(start..).unwrap_or_default();
-                match rest.get(..out.len()) {
-                    Some(bytes) => {
-                        out.copy_from_slice(bytes);
-                        Ok(())
-                    }
-                    None => Err(Fault::Nonsense("its inline data ends before".into())),
-                }
+                // Older kernels let such a file grow (truncate) and keep it inline: it ends
+                // in zeros (ext4_read_inline_folio).
+                let (data, zeros) = out.split_at_mut(rest.len().min(out.len()));
+                data.copy_from_slice(&rest[..data.len()]);
+                zeros.fill(0);
+                Ok(())
             }
         };
         read.map_err(|fault| self.files.corrupt(fault, self.number))

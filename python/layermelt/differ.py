@@ -277,6 +277,11 @@ def _side(named: StrPath, docker_root: StrPath | None, *, userxattr: bool | None
             return _image(path)
         if stat.S_ISDIR(mode) and not sources.is_chain_directory(os.path.realpath(path)):
             return _directory(path)
+        if mode and not stat.S_ISDIR(mode):
+            raise UnsupportedSourceError(
+                f"{path}: neither a directory nor an image, which is a regular file or a block device",
+                path=path,
+            )
     chain = sources.resolve(named, docker_root=docker_root)
     return _Side(
         kind="chain",

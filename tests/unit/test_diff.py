@@ -425,6 +425,16 @@ def test_errors_have_codes_above_1(tmp_path: Path, arguments: tuple[str, ...], c
     assert done.stdout == ""
 
 
+@pytest.mark.parametrize("kind", ["fifo", "device"])
+def test_what_is_no_tree(kind: str, tree: Path) -> None:
+    """The advice is not that of builds, which have other options."""
+    odd = tree / "fifo" if kind == "fifo" else Path("/dev/null")
+    done = run(tree, odd)
+    assert (done.exit_code, done.stdout) == (3, "")
+    assert f"error: {odd}: neither a directory nor an image" in done.stderr
+    assert "--layer" not in done.stderr
+
+
 def test_options_of_the_function(tree: Path) -> None:
     with pytest.raises(errors.InvalidOptionError, match="size"):
         diff_trees(tree, tree, ignore=["size"])

@@ -57,6 +57,7 @@ Exit codes:
   3    a source is missing, of an unknown kind, or inconsistent
   4    no permission to read something
   5    a layer is corrupt, something is mounted in a directory, or a file changed meanwhile
+  8    the results cannot be written to stdout
   9    an image cannot be read, or makes no sense
   70   a fault of layermelt itself
   130  interrupted (143: terminated)

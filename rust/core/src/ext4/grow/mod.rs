@@ -16,7 +16,9 @@
 //!    does not replay a journal and still finds the old one.
 //! 4. The blocks are written to their places. Sync. Then the superblock, and the
 //!    copies in the old part. Sync. Cut off meanwhile, `e2fsck -p` and a mount
-//!    finish it; `-n`, which does not replay, finds a mixture.
+//!    finish it; `-n`, which does not replay, finds a mixture. The mount that does
+//!    it counted the groups before, so that it leaves the free counts of the old
+//!    ones in the superblock; the next mount makes them anew, or `e2fsck -p`.
 //! 5. The journal is empty again. Sync. Then the superblock says so. Sync.
 //!
 //! A superblock's 1,024 bytes are taken to reach the disk whole, as the kernel

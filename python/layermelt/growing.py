@@ -14,8 +14,10 @@ from layermelt.errors import (
     ImageBusyError,
     InvalidOptionError,
     LayerChangedError,
+    OutputPermissionError,
     UnsoundImageError,
     UnsupportedImageError,
+    from_os_error,
 )
 from layermelt.images import check_image
 from layermelt.options import Progress, StrPath
@@ -91,8 +93,9 @@ def grow_image(
 
     The image may be of any origin. Whatever happens meanwhile, it is the old file system or the
     new one: the change goes through the image's own journal. An image without a journal (that has
-    room) is copied, by reflink where that goes, and the grown copy takes its place; of a block
-    device there is no copy.
+    room) is copied, by reflink where that goes, and the grown copy takes its place, with owner,
+    mode and attributes; other names of the file (hard links) keep the old one. Of a block device
+    there is no copy.
 
     Args:
         path: A file, which becomes longer, or a block device; nothing may have it in use.
@@ -187,15 +190,68 @@ def _grow_copy(
 ) -> _core.GrowReport:
     with Publication(image) as publication:
         temporary = publication.temporary
+        # Before anything is written: it is what may be forbidden.
+        _keep_owner(image, status, temporary)
         _core.clone_file(image, temporary, publication.target, progress=progress)
         copy = os.stat(temporary)
         identity = (copy.st_dev, copy.st_ino)
         report, _ = _grow(temporary, identity, target, count, atomic=False, sync=False, progress=progress)
         assert report is not None
-        if (copy.st_uid, copy.st_gid) != (status.st_uid, status.st_gid):
-            os.chown(temporary, status.st_uid, status.st_gid)
+        _keep_attributes(image, temporary)
         publication.commit(sync=sync, mode=stat.S_IMODE(status.st_mode))
     return report
+
+
+def _keep_owner(image: str, status: os.stat_result, copy: str) -> None:
+    made = os.stat(copy)
+    if (made.st_uid, made.st_gid) == (status.st_uid, status.st_gid):
+        return
+    try:
+        os.chown(copy, status.st_uid, status.st_gid)
+    except OSError as error:
+        raise OutputPermissionError(
+            f"{image}: is grown by way of a copy, which cannot be given to its owner, "
+            f"{status.st_uid}:{status.st_gid} ({error.strerror}); run as that user or as root",
+            path=image,
+            errno=error.errno,
+        ) from None
+
+
+def _keep_attributes(image: str, copy: str) -> None:
+    """Who may read or write the image, and what else was noted of it.
+
+    A directory may give new files an ACL; and of a file with one the mode does not tell what its
+    group may do, so that without the ACL it might do more.
+    """
+    kept = {name for name in _attributes(image) if name not in _OF_THE_BYTES}
+    for name in _attributes(copy) - kept - _OF_THE_BYTES:
+        if name == _ACL:
+            os.removexattr(copy, name)
+    for name in sorted(kept):
+        try:
+            os.setxattr(copy, name, os.getxattr(image, name))
+        except OSError as error:
+            # Labels, which a policy gives and forbids.
+            if name == _ACL or name.startswith("user."):
+                raise from_os_error(
+                    "output",
+                    f"cannot give {name} of {image} to its copy: {error.strerror}",
+                    image,
+                    error.errno,
+                ) from None
+
+
+def _attributes(path: str) -> set[str]:
+    try:
+        return set(os.listxattr(path))
+    except OSError:
+        # There are none on this file system.
+        return set()
+
+
+_ACL = "system.posix_acl_access"
+#: Digests and signatures of the old bytes.
+_OF_THE_BYTES = frozenset({"security.evm", "security.ima"})
 
 
 def _report(image: str, report: _core.GrowReport, *, method: str, reason: str) -> GrowReport:

@@ -225,6 +225,61 @@ def test_a_read_only_file_system(tmp_path: Path) -> None:
         kernel.unmount(folder)
 
 
+def acl(*entries: tuple[int, int, int]) -> bytes:
+    """A POSIX ACL in the kernel's form: tag, permissions, id."""
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+
+
+NOBODY = 0xFFFFFFFF
+#: The group may not write, though the mode says so, which has the mask there.
+MASKED = acl((1, 6, NOBODY), (2, 6, 1234), (4, 4, NOBODY), (16, 6, NOBODY), (32, 0, NOBODY))
+
+
+def test_a_copy_keeps_who_may_write_to_it(tmp_path: Path) -> None:
+    image = make(tmp_path / "image", 20 * M, "-b 4096 -O ^has_journal")
+    name = "system.posix_acl_access"
+    try:
+        os.setxattr(image, name, MASKED)
+    except OSError:
+        pytest.skip("no POSIX ACLs here")
+    os.setxattr(image, "user.origin", b"somewhere")
+    mode = image.stat().st_mode
+    assert layermelt.grow_image(image, "+9M").method == "copy"
+    assert (image.stat().st_mode, os.getxattr(image, name)) == (mode, MASKED)
+    assert os.getxattr(image, "user.origin") == b"somewhere"
+    # Nor does it get one that the directory has for new files.
+    os.removexattr(image, name)
+    os.setxattr(tmp_path, "system.posix_acl_default", MASKED)
+    assert layermelt.grow_image(image, "+9M").method == "copy"
+    assert os.listxattr(image) == ["user.origin"]
+
+
+@pytest.mark.root
+def test_a_copy_that_cannot_be_given_to_the_owner(tmp_path: Path) -> None:
+    setpriv = shutil.which("setpriv")
+    if setpriv is None:
+        pytest.skip("setpriv (util-linux) is not installed")
+    image = make(tmp_path / "image", 20 * M, "-b 4096 -O ^has_journal")
+    os.chown(image, 5, 6)
+    before = image.read_bytes()
+    command = [
+        setpriv,
+        "--bounding-set",
+        "-chown",
+        sys.executable,
+        "-m",
+        "layermelt",
+        "grow",
+        str(image),
+        "+9M",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == errors.OutputPermissionError.return_code, done.stderr
+    assert "cannot be given to its owner, 5:6" in done.stderr
+    assert image.read_bytes() == before
+    assert os.listdir(tmp_path) == ["image"]
+
+
 @pytest.mark.root
 def test_a_full_disk(tmp_path: Path, tools: judge.E2fsprogs) -> None:
     """A sparse image: its journal and its new metadata have no place."""

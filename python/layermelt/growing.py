@@ -161,8 +161,9 @@ def _grow(
     # What is unclean is told by the core, with what to do.
     if found.problems and all(problem.code not in _TOLD_BY_THE_CORE for problem in found.problems):
         texts = tuple(problem.text for problem in found.problems)
+        foreign = any(problem.code in _NO_FILE_SYSTEM for problem in found.problems)
         raise UnsoundImageError(
-            f"{image}: not a sound ext4: {'; '.join(texts[:3])}; run `e2fsck -f` on it",
+            f"{image}: not a sound ext4: {'; '.join(texts[:3])}{'' if foreign else '; run `e2fsck -f` on it'}",
             path=image,
             problems=texts,
         )
@@ -177,6 +178,8 @@ def _grow(
 
 
 _TOLD_BY_THE_CORE = frozenset({"needs-recovery", "not-clean", "errors"})
+#: With these it is something else, to which e2fsck could do harm.
+_NO_FILE_SYSTEM = frozenset({"bad-magic", "journal-device", "too-short"})
 
 
 def _grow_copy(

@@ -58,6 +58,12 @@ def test_what_is_no_image(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(errors.ImageError):
         layermelt.grow_image(tmp_path / "fifo", "1G")
+    for content in (b"", b"XFSB" * 1000):
+        (tmp_path / "other").write_bytes(content)
+        with pytest.raises(errors.UnsoundImageError) as caught:
+            layermelt.grow_image(tmp_path / "other", "1G")
+        # It is not one for e2fsck to repair.
+        assert "e2fsck" not in str(caught.value)
     (tmp_path / "empty").touch()
     with pytest.raises(errors.UnsoundImageError):
         layermelt.grow_image(tmp_path / "empty", "1G")

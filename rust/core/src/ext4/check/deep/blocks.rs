@@ -101,8 +101,8 @@ impl Deep<'_> {
     ) -> bool {
         let ratio = u64::from(self.geometry.cluster_ratio);
         let (mut first, mut len_left) = (physical, len);
-        // `has_unaligned_cluster_map`, which is asked of files.
-        if map.number != BAD_INODE && logical % ratio != physical % ratio {
+        // `has_unaligned_cluster_map`
+        if logical % ratio != physical % ratio {
             self.bad_map(
                 map,
                 "cluster-alignment",

@@ -87,6 +87,17 @@ def test_images_of_mke2fs_are_sound(options: str, good: Path, tmp_path: Path) ->
         assert check_image(image, deep=True).problems == ()
 
 
+@pytest.mark.parametrize(("options", "sound"), [("-t ext3", True), ("-t ext4", False)])
+def test_a_journal_whose_file_ends_behind_it(options: str, sound: bool, tmp_path: Path) -> None:
+    """Of a block map e2fsck has a copy with the right size, and the kernel does not mind."""
+    image = tmp_path / "image"
+    mke2fs(image, f"{options} -O ^metadata_csum -b 1024")
+    change = ["debugfs", "-w", "-R", f"sif <8> size {(4096 << 10) + 1}", str(image)]
+    subprocess.run(change, check=True, capture_output=True)
+    checked = subprocess.run(["e2fsck", "-fn", image], check=False, capture_output=True)
+    assert (checked.returncode == 0, check_image(image, deep=True).sound) == (sound, sound)
+
+
 @pytest.mark.parametrize("options", ["-t ext2", "-t ext4 -O bigalloc -C 16384"])
 def test_bad_blocks_lie_anywhere(options: str, tmp_path: Path) -> None:
     """In any cluster, and two in one, which e2fsck only wonders about."""

@@ -275,7 +275,7 @@ def _side(named: StrPath, docker_root: StrPath | None, *, userxattr: bool | None
         mode = _mode(path)
         if stat.S_ISREG(mode) or stat.S_ISBLK(mode):
             return _image(path)
-        if stat.S_ISDIR(mode) and not sources.is_chain_directory(os.path.realpath(path)):
+        if stat.S_ISDIR(mode) and not _is_chain_directory(path):
             return _directory(path)
         if mode and not stat.S_ISDIR(mode):
             raise UnsupportedSourceError(
@@ -291,6 +291,14 @@ def _side(named: StrPath, docker_root: StrPath | None, *, userxattr: bool | None
         fuse_overlayfs=chain.fuse_overlayfs,
         warnings=chain.warnings,
     )
+
+
+def _is_chain_directory(path: str) -> bool:
+    try:
+        return sources.is_chain_directory(os.path.realpath(path))
+    except FileNotFoundError:
+        # The working directory was removed, as whoever reads it tells.
+        return False
 
 
 def _mode(path: str) -> int:

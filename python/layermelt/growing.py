@@ -21,7 +21,7 @@ from layermelt.errors import (
 )
 from layermelt.images import check_image
 from layermelt.options import Progress, StrPath
-from layermelt.publish import Publication
+from layermelt.publish import Publication, absolute
 from layermelt.settings import parse_size
 
 __all__ = ["FileSystemSize", "GrowReport", "grow_image"]
@@ -119,7 +119,7 @@ def grow_image(
     if not image or "\0" in image:
         raise InvalidOptionError(f"invalid image {image!r}: expected the path of a file or block device")
     target, count = _target(size)
-    image = os.path.realpath(image)
+    image = os.path.realpath(absolute(image))
     with claim(image) as status:
         identity = (status.st_dev, status.st_ino)
         report, reason = _grow(image, identity, target, count, atomic=True, sync=sync, progress=progress)

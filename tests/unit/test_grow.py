@@ -50,6 +50,16 @@ def test_no_path(name: str) -> None:
         layermelt.grow_image(name, "1G")
 
 
+def test_in_a_directory_that_was_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(errors.OutputNotFoundError, match="the working directory"):
+        layermelt.grow_image("image", "1G")
+    with pytest.raises(errors.LayerChangedError):
+        layermelt.diff_trees(".", tmp_path)
+
+
 def test_what_is_no_image(tmp_path: Path) -> None:
     with pytest.raises(errors.ImageNotFoundError):
         layermelt.grow_image(tmp_path / "none", "1G")

@@ -15,6 +15,7 @@ import pytest
 
 from integration.oracle import mounts
 from integration.test_diff import compare, directory_side, image_side, mke2fs, writable
+from layermelt import check_image
 from layermelt.differ import diff_trees
 from layermelt.errors import CorruptImageError
 
@@ -193,8 +194,9 @@ def test_transactions_by_debugfs(journal: str, written: str, tmp_path: Path) -> 
     demand_as_recovered(image)
 
 
-def test_the_superblock_is_in_the_log(tmp_path: Path) -> None:
-    """The file system grew: where its new groups are is told by the log alone."""
+@pytest.mark.parametrize("beyond", [0, 100])
+def test_the_superblock_is_in_the_log(beyond: int, tmp_path: Path) -> None:
+    """The file system grew: where its new groups are is told by the log alone, and some of their blocks are in it."""
     size, old = 64 << 20, 16 << 20
     image = mke2fs(tmp_path / "image", "-b", "1024", "-O", "^metadata_csum", size="16M")
     grown = shutil.copyfile(image, tmp_path / "grown")
@@ -205,7 +207,9 @@ def test_the_superblock_is_in_the_log(tmp_path: Path) -> None:
         for number in range(40):
             (mounted / f"dir{number}").mkdir()
             (mounted / f"dir{number}/file").write_bytes(b"in a new group")
-    before, after = image.read_bytes(), grown.read_bytes()
+    before, after = image.read_bytes(), bytearray(grown.read_bytes())
+    # The superblock in the log is that of a file system in use: needs_recovery.
+    after[1024 + 0x60] |= 4
     image.write_bytes(before + after[old:])
     journal = {int(block) for block in text_of("debugfs", "-R", "blocks <8>", str(image)).split()}
     changed = [
@@ -215,9 +219,27 @@ def test_the_superblock_is_in_the_log(tmp_path: Path) -> None:
         and before[block * 1024 : block * 1024 + 1024] != after[block * 1024 : block * 1024 + 1024]
     ]
     assert 1 in changed, "the superblock"
+    # The kernel writes bitmaps and tables of new groups by way of the journal (setup_new_flex_group_blocks).
+    new = [
+        block for block in range(old // 1024, size // 1024) if any(after[block * 1024 : block * 1024 + 1024])
+    ]
+    with image.open("r+b") as file:
+        for block in new[:beyond]:
+            file.seek(block * 1024)
+            file.write(bytes(1024))
+    changed += new[:beyond]
     content = tmp_path / "content"
     content.write_bytes(b"".join(after[block * 1024 : block * 1024 + 1024] for block in changed))
-    debugfs_transactions(image, [], [f"-b {','.join(map(str, changed))} {content}"])
+    # debugfs takes no block that is beyond the end.
+    logged = shutil.copyfile(grown, tmp_path / "logged")
+    debugfs_transactions(logged, [], [f"-b {','.join(map(str, changed))} {content}"])
+    log = logged.read_bytes()
+    with image.open("r+b") as file:
+        for block in journal:
+            file.seek(block * 1024)
+            file.write(log[block * 1024 : block * 1024 + 1024])
+    text_of("debugfs", "-w", "-R", "feature needs_recovery", str(image))
+    assert [problem.code for problem in check_image(image, deep=True).problems] == ["needs-recovery"]
     with mounts.image(grown) as mounted:
         assert compare(image_side(image), directory_side(mounted), strict=True) == []
     done = subprocess.run(["e2fsck", "-fy", str(image)], capture_output=True, check=False)

@@ -377,7 +377,9 @@ impl<'a> Log<'a> {
                 }
                 let from = self.place(self.step(found.behind, number))?;
                 self.verify(tag, found.sequence, from)?;
-                if tag.block >= self.fs.geometry.blocks {
+                // By the device, not by the superblock: that of a file system which was made larger
+                // may be in the log, as its new groups' blocks are.
+                if tag.block >= self.device_blocks() {
                     return nonsense(format_args!(
                         "its journal has block {}, which is behind the end",
                         tag.block
@@ -389,6 +391,10 @@ impl<'a> Log<'a> {
             Ok(true)
         })?;
         Ok(patches)
+    }
+
+    fn device_blocks(&self) -> u64 {
+        self.fs.image.size() / u64::from(self.fs.geometry.block_size)
     }
 
     /// `jbd2_block_tag_csum_verify`

@@ -268,6 +268,23 @@ fn inodes_up_to_the_last_number() {
     }
 }
 
+/// 2,000,000,000 inodes are 244,141 groups of the smallest blocks, whose
+/// descriptors are larger than a group.
+#[test]
+fn inodes_beyond_the_largest_image_are_refused() {
+    let tree = Maker::default().finish(&[]);
+    for size in [Size::Auto, Size::Min, Size::Bytes(1 << 30)] {
+        for profile in PROFILES {
+            let wish = ImageOptions {
+                inodes: Some(2_000_000_000),
+                ..options(1024, profile, size)
+            };
+            let error = Plan::new(&tree, &wish).unwrap_err().to_string();
+            assert!(error.contains("fewer inodes"), "{error}");
+        }
+    }
+}
+
 #[test]
 fn journals_are_counted_in_blocks() {
     let tree = many(10, 5_000);

@@ -199,7 +199,7 @@ impl Solver<'_, '_> {
         // from nothing stops at the least size that is enough for itself.
         let mut blocks = 1;
         loop {
-            let (geometry, layout, journal) = self.compact(&numbers, blocks, u32::MAX);
+            let (geometry, layout, journal) = self.compact(&numbers, blocks, u32::MAX)?;
             let need = self.needed(&geometry, &layout);
             self.check_limit(need)?;
             if need <= blocks {
@@ -252,7 +252,7 @@ impl Solver<'_, '_> {
             let mut journal = self.journal(blocks);
             while blocks >= needed && journal >= least.journal {
                 let numbers = self.numbers(Spacing::Compact)?;
-                let (geometry, layout, taken) = self.compact(&numbers, blocks, journal);
+                let (geometry, layout, taken) = self.compact(&numbers, blocks, journal)?;
                 if self.needed(&geometry, &layout) <= blocks {
                     return Ok(Sized {
                         geometry,
@@ -278,7 +278,7 @@ impl Solver<'_, '_> {
         numbers: &Numbers,
         blocks: u64,
         journal_limit: u32,
-    ) -> (Geometry, Layout, u32) {
+    ) -> Result<(Geometry, Layout, u32)> {
         let journal = self.journal(blocks).min(journal_limit);
         let wanted = self.wanted_inodes(numbers, blocks);
         let groups = u64::from(group_count(self.block_size, blocks));
@@ -293,9 +293,12 @@ impl Solver<'_, '_> {
         let at_least = u64::from(self.block_size.first_block())
             + (groups - 1) * u64::from(self.block_size.blocks_per_group())
             + 1;
-        let geometry = self.geometry(blocks.max(at_least), inodes_per_group, Spacing::Compact);
+        let blocks = blocks.max(at_least);
+        // Beyond the limit the descriptors do not fit into a group.
+        self.check_limit(blocks)?;
+        let geometry = self.geometry(blocks, inodes_per_group, Spacing::Compact);
         let layout = self.layout(&geometry, Spacing::Compact, journal);
-        (geometry, layout, journal)
+        Ok((geometry, layout, journal))
     }
 
     fn numbers(&self, spacing: Spacing) -> Result<Numbers> {
@@ -373,8 +376,10 @@ impl Solver<'_, '_> {
         Err(Error::InvalidOption {
             option: "size",
             reason: format!(
-                "an image of {bytes} bytes would be larger than {most}{}{}",
+                "an image of {bytes} bytes would be larger than {most}{}, the most with blocks of {} bytes; \
+                 wish for a smaller one, or for fewer inodes{}",
                 if wide { "" } else { " less one block" },
+                self.block_size.bytes(),
                 larger(self.block_size)
             ),
         })

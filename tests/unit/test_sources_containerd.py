@@ -159,7 +159,11 @@ def test_the_machines_platform_is_chosen(docker: Path, store: ContainerdRoot) ->
     manifests = [
         store.add_manifest("other", architecture=OTHER),
         # What attests something about another one, and what was not pulled.
-        {"digest": "sha256:" + "1" * 64, "platform": {"os": "unknown", "architecture": "unknown"}},
+        {
+            "digest": store.blob({"config": {"digest": store.blob({"no": "image"})}}),
+            "platform": {"os": "unknown", "architecture": "unknown"},
+            "annotations": {"vnd.docker.reference.type": "attestation-manifest"},
+        },
         {"digest": "sha256:" + "2" * 64, "platform": {"os": "linux", "architecture": OWN}},
         store.add_manifest("own"),
     ]
@@ -349,3 +353,11 @@ def test_an_image_of_containerd_itself(tmp_path: Path, monkeypatch: pytest.Monke
     # A path is none.
     with pytest.raises(SourceNotFoundError):
         sources.resolve(Path("containerd:a:1"))
+
+
+def test_indexes_that_name_each_other_many_times(docker: Path, store: ContainerdRoot) -> None:
+    below = store.add_manifest("a")
+    for _ in range(3):
+        below = {"digest": store.blob({"manifests": [below] * 2000})}
+    store.add_image("docker.io/library/a:1", below["digest"])
+    assert resolve("a:1", docker) == store.trees("a")

@@ -140,12 +140,12 @@ class Store:
             raise self._unknown(reference)
         chosen = self._choose(self._candidates(target, reference), reference)
         trees = snapshots.trees(self._snapshots, chosen.names or [], reference.text)
-        number = layers_text(len(trees))
+        parts = (target[:19], chosen.platform, layers_text(len(trees)))
         return Chain(
             layers=tuple(map(Path, trees)),
             userxattr=store.is_users_store(self._snapshots),
             store=Path(self._snapshots),
-            description=f"{kind} {reference.text} ({target[:19]}, {chosen.platform}, {number})",
+            description=f"{kind} {reference.text} ({', '.join(filter(None, parts))})",
         )
 
     @property
@@ -174,7 +174,7 @@ class Store:
     def _candidates(self, target: str, reference: oci.Reference) -> list[_Candidate]:
         """All forms of an image whose config is here."""
         found = []
-        for config, told in self._configs(target, reference, _MAX_DEPTH):
+        for config, told in self._configs(target, reference, _MAX_DEPTH, set()):
             path = self._blob(config)
             if not store.exists(path):
                 # Of a platform that was not pulled.
@@ -184,9 +184,13 @@ class Store:
             found.append(_Candidate(told or _platform(content), diff_ids, self._snapshot_names(diff_ids)))
         return found
 
-    def _configs(self, digest: str, reference: oci.Reference, depth: int) -> Iterator[tuple[str, str]]:
+    def _configs(
+        self, digest: str, reference: oci.Reference, depth: int, seen: set[str]
+    ) -> Iterator[tuple[str, str]]:
         """The digests of all configs below an index or a manifest, with what their platform is said to be."""
         path = self._blob(digest)
+        # An index may name one thing as often as it likes, and so may those below it.
+        seen.add(digest)
         if depth == 0:
             raise CorruptStoreError(f"{path}: an index too far below others", path=path)
         content = oci.read_blob(path, reference.text)
@@ -201,10 +205,11 @@ class Store:
         for manifest in manifests:
             below = _digest_of(manifest, path)
             told = _platform(manifest.get("platform"))
-            # What attests something about another manifest, and what was not pulled.
-            if told.startswith("unknown/") or not store.exists(self._blob(below)):
+            attests = "vnd.docker.reference.type" in (manifest.get("annotations") or ())
+            # What tells something about another manifest, and what was not pulled.
+            if attests or below in seen or not store.exists(self._blob(below)):
                 continue
-            for config, nearer in self._configs(below, reference, depth - 1):
+            for config, nearer in self._configs(below, reference, depth - 1, seen):
                 yield config, nearer or told
 
     def _snapshot_names(self, diff_ids: list[str]) -> list[bytes] | None:

@@ -234,6 +234,10 @@ def test_blobs_that_are_not_what_they_should(docker: Path, store: ContainerdRoot
         ({"manifests": {}}, "no list of manifests"),
         ({"manifests": [3]}, "is no digest"),
         ({"config": {"digest": store.blob({"rootfs": {}})}}, "no list of layers"),
+        (
+            {"manifests": [{"digest": store.blob([]), "annotations": 7, "platform": [8]}]},
+            "neither an index nor a manifest",
+        ),
     ]:
         store.add_image("docker.io/library/a:1", store.blob(content))
         with pytest.raises(CorruptStoreError, match=said):

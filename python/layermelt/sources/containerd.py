@@ -205,7 +205,8 @@ class Store:
         for manifest in manifests:
             below = _digest_of(manifest, path)
             told = _platform(manifest.get("platform"))
-            attests = "vnd.docker.reference.type" in (manifest.get("annotations") or ())
+            annotations = manifest.get("annotations")
+            attests = isinstance(annotations, dict) and "vnd.docker.reference.type" in annotations
             # What tells something about another manifest, and what was not pulled.
             if attests or below in seen or not store.exists(self._blob(below)):
                 continue

@@ -91,6 +91,15 @@ def _changed_context(image: Image, number: int, at: int) -> None:
     image.sum_inode(number)
 
 
+def _empty_value_outside(image: Image, number: int) -> None:
+    """Another attribute, of no bytes, whose value would be behind the inode: libext2fs reads none then."""
+    at = image.inode(number) + 128 + image.u16(image.inode(number) + 128) + 4
+    while image.u32(at):
+        at += (16 + image.data[at] + 3) // 4 * 4
+    image.put(at + 2, 0xFF00, 2)
+    image.sum_inode(number)
+
+
 def _orphan_block(image: Image, change: Callable[[int], None], *, sums: bool = True) -> None:
     number = image.u32(1024 + 0x280)
     at = image.block_of(f"<{number}>", 2)
@@ -127,6 +136,10 @@ DAMAGE: dict[str, tuple[str, Callable[[Image], None]]] = {
     "policy-of-a-directory": (
         "encryption",
         lambda image: _changed_context(image, _number(image, "/b", DIRECTORY), 12),
+    ),
+    "policy-unread": (
+        "encryption",
+        lambda image: _empty_value_outside(image, _number(image, "/a", REGULAR)),
     ),
     "not-encrypted": (
         "encryption",

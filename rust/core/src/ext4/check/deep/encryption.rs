@@ -62,10 +62,16 @@ impl Deep<'_> {
         Ok(())
     }
 
+    /// By the kernel's name of it, and only where libext2fs reads all of the
+    /// lists (`ext2fs_xattrs_read`).
     fn encryption_context(&self, inode: &Inode, raw: &[u8]) -> Result<Option<Vec<u8>>> {
-        let inside =
-            in_inode(raw, inode).and_then(|area| find(area, INODE_HEADER_SIZE, INODE_HEADER_SIZE));
-        if inside.is_some() || inode.file_acl == 0 || !self.is_inside(inode.file_acl) {
+        let inside = in_inode(raw, inode).map_or(Ok(None), |area| {
+            find(area, INODE_HEADER_SIZE, INODE_HEADER_SIZE)
+        });
+        let Ok(inside) = inside else {
+            return Ok(None);
+        };
+        if inode.file_acl == 0 || !self.is_inside(inode.file_acl) {
             return Ok(inside);
         }
         let mut block = self.block_buffer();
@@ -75,9 +81,10 @@ impl Deep<'_> {
             .read(self.geometry.byte(inode.file_acl), &mut block)?
             || Header::decode(&block).is_none_or(|header| header.h_magic != MAGIC)
         {
-            return Ok(None);
+            return Ok(inside);
         }
-        Ok(find(&block, BLOCK_HEADER_SIZE, 0))
+        let outside = find(&block, BLOCK_HEADER_SIZE, 0);
+        Ok(outside.map_or(None, |outside| inside.or(outside)))
     }
 
     /// The number of an encrypted inode's policy.
@@ -124,16 +131,30 @@ impl Deep<'_> {
     }
 }
 
-/// The value of the attribute, offsets of values being counted from `base`.
-fn find(raw: &[u8], first: usize, base: usize) -> Option<Vec<u8>> {
+/// A value of a list is not in it.
+struct OutOfBounds;
+
+/// The value of the attribute, offsets of values being counted from `base`. Every
+/// value has to be in bounds, one of no bytes as well, which nobody else minds
+/// (`read_xattrs_from_buffer`).
+fn find(
+    raw: &[u8],
+    first: usize,
+    base: usize,
+) -> std::result::Result<Option<Vec<u8>>, OutOfBounds> {
+    let mut found = None;
     let mut at = first;
     while let Ok(Some(entry)) = xattr::entry(raw, at) {
-        if (entry.e_name_index, entry.name) == NAME && entry.e_value_inum == 0 {
-            let begin = base + usize::from(entry.e_value_offs);
-            let end = begin.checked_add(entry.e_value_size as usize)?;
-            return raw.get(begin..end).map(<[u8]>::to_vec);
-        }
         at += entry.len();
+        if entry.e_value_inum != 0 {
+            continue;
+        }
+        let begin = base + usize::from(entry.e_value_offs);
+        let end = begin.saturating_add(entry.e_value_size as usize);
+        let value = raw.get(begin..end).ok_or(OutOfBounds)?;
+        if found.is_none() && (entry.e_name_index, entry.name) == NAME {
+            found = Some(value.to_vec());
+        }
     }
-    None
+    Ok(found)
 }

@@ -62,6 +62,9 @@ EXEMPT: tuple[tuple[str, str, str], ...] = (
     ("xattr-value", r"has \d+ bytes in inode", ""),
     # A longer name of the attribute, for e2fsck up to its first zero.
     ("inline-data", "but no attribute for it", ""),
+    # What it took from a backup instead.
+    ("geometry", "", "trying backup blocks"),
+    ("group-position", "", "trying backup blocks"),
     # The kernel does not use such a file.
     ("quota-file", "its magic number is|list of .* begins at block 1 ", ""),
 )
@@ -155,6 +158,8 @@ LAYOUTS = {
     "bigalloc": "-t ext4 -O ^metadata_csum,bigalloc -b 1024 -C 4096",
     "quota": "-t ext4 -O ^metadata_csum,quota,project -E quotatype=usrquota:grpquota:prjquota -b 1024",
     "orphans": "-t ext4 -O ^metadata_csum,orphan_file,mmp,casefold,encrypt -b 1024",
+    "wide": "-t ext4 -O ^metadata_csum,64bit,large_dir,verity,stable_inodes,fast_commit -b 2048",
+    "old": "-t ext2 -O none -b 1024 -I 128",
     "meta": "-t ext4 -O ^metadata_csum,uninit_bg,meta_bg,^resize_inode,^flex_bg,sparse_super2 -b 1024 -g 1024",
 }
 

@@ -100,6 +100,14 @@ impl Deep<'_> {
         len: u64,
     ) -> bool {
         let ratio = u64::from(self.geometry.cluster_ratio);
+        // has_unaligned_cluster_map
+        if logical % ratio != physical % ratio {
+            self.bad_map(
+                map,
+                "cluster-alignment",
+                format!("block {logical} of the file is block {physical}, at another place in its cluster"),
+            );
+        }
         let (mut first, mut len_left) = (physical, len);
         // `has_unaligned_cluster_map`
         if logical % ratio != physical % ratio {

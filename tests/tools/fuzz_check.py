@@ -63,6 +63,7 @@ EXEMPT: tuple[tuple[str, str, str], ...] = (
     # A longer name of the attribute, for e2fsck up to its first zero.
     ("inline-data", "but no attribute for it", ""),
     # What it took from a backup instead.
+    ("bad-magic", "", "trying backup blocks"),
     ("geometry", "", "trying backup blocks"),
     ("group-position", "", "trying backup blocks"),
     # The kernel does not use such a file.

@@ -108,6 +108,18 @@ def test_bad_blocks_lie_anywhere(options: str, tmp_path: Path) -> None:
     assert check_image(image, deep=True).problems == ()
 
 
+def test_an_index_of_inline_data(tmp_path: Path) -> None:
+    image, tree = tmp_path / "image", tmp_path / "tree"
+    (tree / "d").mkdir(parents=True)
+    mke2fs(image, "-t ext4 -O inline_data", "-d", str(tree))
+    command = "sif /d flags 0x10001000"
+    subprocess.run(["debugfs", "-w", "-R", command, image], check=True, capture_output=True)
+    done = subprocess.run(["e2fsck", "-fn", image], check=False, capture_output=True)
+    assert b"has an invalid root node" in done.stdout
+    assert b"checksum" not in done.stdout
+    assert [problem.code for problem in check_image(image, deep=True).problems] == ["inode-flags"]
+
+
 def test_a_block_at_another_place_in_its_cluster(tmp_path: Path) -> None:
     image, tree = tmp_path / "image", tmp_path / "tree"
     tree.mkdir()

@@ -224,6 +224,9 @@ impl Deep<'_> {
         }
         if inode.has(flags::INDEX) && (!directory || !self.sb.has_compat(compat::DIR_INDEX)) {
             bad("it has an index, but is no directory, or the file system does not have the feature");
+        } else if inode.has(flags::INDEX) && inode.has(flags::INLINE_DATA) {
+            // handle_htree
+            bad("it has an index, and no block to hold it: its data are inline");
         }
         if inode.has(flags::ENCRYPT) && !self.sb.has_incompat(incompat::ENCRYPT) {
             bad("it is encrypted, without the feature");

@@ -48,6 +48,8 @@ EXEMPT: tuple[tuple[str, str, str], ...] = (
     ("xattr-block", r"^inode ([13-9]|10): its block of attributes, \d+, is not in", ""),
     # It takes this for a fault of its own.
     ("block-shared", "^inode 1: block ", "claimed for no reason in process_bad_block"),
+    # Told, and let be.
+    ("inode-time", "", "likely pre-1970"),
     # Set right in passing.
     ("superblock", r"s_(min|want)_extra_isize is", ""),
     ("free-blocks", "the superblock tells", ""),

@@ -203,13 +203,17 @@ def _uuid_bytes(uuid: str | bytes | _uuid.UUID | None) -> bytes | None:
     if uuid is None:
         return None
     try:
-        if isinstance(uuid, bytes):
-            return _uuid.UUID(bytes=uuid).bytes
-        return _uuid.UUID(str(uuid)).bytes
+        raw = (_uuid.UUID(bytes=uuid) if isinstance(uuid, bytes) else _uuid.UUID(str(uuid))).bytes
     except ValueError:
         raise InvalidOptionError(
             f"invalid UUID {uuid!r}: expected 32 hex digits such as 123e4567-e89b-12d3-a456-426614174000"
         ) from None
+    if not any(raw):
+        # Checksums and hashes of values begin with the UUID, and e2fsck gives a new one.
+        raise InvalidOptionError(
+            f"invalid UUID {uuid!r}: all zeros mean that there is none; expected another"
+        )
+    return raw
 
 
 def worker_threads(threads: int | None) -> int:

@@ -179,6 +179,7 @@ def test_files_that_cannot_be(layer: Path, target: Path, file: InjectedFile, cls
         {"label": b"a\0b"},
         {"uuid": "none"},
         {"uuid": b"short"},
+        {"uuid": uuid.UUID(int=0)},
         {"threads": 0},
         {"threads": 257},
         {"layers": ()},

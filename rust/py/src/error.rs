@@ -55,6 +55,14 @@ pub(crate) fn internal(py: Python<'_>, payload: &(dyn std::any::Any + Send)) -> 
     raise(py, "InternalError", message, PyDict::new(py)).unwrap_or_else(|error| error)
 }
 
+/// The system has no thread for the work.
+pub(crate) fn no_thread(py: Python<'_>, error: &std::io::Error) -> PyErr {
+    let message = format!(
+        "cannot start a thread: {error}; raise the limit of processes (ulimit -u, or pids.max of the container)"
+    );
+    raise(py, "LayermeltError", message, PyDict::new(py)).unwrap_or_else(|error| error)
+}
+
 fn make(py: Python<'_>, failure: &Failure) -> PyResult<PyErr> {
     let message = failure.error.to_string();
     let details = PyDict::new(py);

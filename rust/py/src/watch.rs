@@ -7,7 +7,7 @@ use layermelt_core::control::Control;
 use layermelt_core::Error;
 use pyo3::prelude::*;
 
-use crate::error::internal;
+use crate::error::{internal, no_thread};
 
 /// How long Ctrl-C may go unnoticed, and how often progress is told.
 const POLL: Duration = Duration::from_millis(50);
@@ -26,11 +26,14 @@ pub(crate) fn run<T: Send>(
     let control = Control::default();
     let ended = Ended::default();
     std::thread::scope(|scope| {
-        let worker = scope.spawn(|| {
+        let watched = || {
             // Dropped when the work returns and when it panics.
             let _guard = Guard(&ended);
             work(&control)
-        });
+        };
+        let worker = std::thread::Builder::new()
+            .spawn_scoped(scope, watched)
+            .map_err(|error| no_thread(py, &error))?;
         let mut raised = None;
         while !py.detach(|| ended.wait(POLL)) {
             if raised.is_none() {

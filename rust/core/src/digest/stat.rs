@@ -66,16 +66,23 @@ pub fn layer_fingerprint(
     control.begin(Phase::Hash, wanted.len() as u64);
     let share = wanted.len().div_ceil(threads.max(1)).max(STEP);
     let records: Vec<Result<Records>> = std::thread::scope(|scope| {
+        let (tree, files) = (&tree, &files);
         let workers: Vec<_> = wanted
             .chunks(share)
-            .map(|part| scope.spawn(|| records(&tree, &files, part, control)))
+            .map(|part| {
+                let work = move || records(tree, files, part, control);
+                let started = std::thread::Builder::new().spawn_scoped(scope, work);
+                // The share of one that cannot be started is done here.
+                started.map_err(|_| work())
+            })
             .collect();
         workers
             .into_iter()
-            .map(|worker| {
-                worker
+            .map(|worker| match worker {
+                Ok(worker) => worker
                     .join()
-                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+                Err(done) => done,
             })
             .collect()
     });

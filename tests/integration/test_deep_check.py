@@ -120,20 +120,6 @@ def test_an_index_of_inline_data(tmp_path: Path) -> None:
     assert [problem.code for problem in check_image(image, deep=True).problems] == ["inode-flags"]
 
 
-def test_a_block_at_another_place_in_its_cluster(tmp_path: Path) -> None:
-    image, tree = tmp_path / "image", tmp_path / "tree"
-    tree.mkdir()
-    (tree / "file").write_bytes(b"2" * 8192)
-    mke2fs(image, "-t ext4 -O bigalloc,^metadata_csum -C 16384", "-d", str(tree))
-    blocks = subprocess.run(["debugfs", "-R", "blocks /file", image], check=True, capture_output=True).stdout
-    # The beginning of its only extent.
-    command = f"sif /file block[5] {int(blocks.split()[0]) + 1}"
-    subprocess.run(["debugfs", "-w", "-R", command, image], check=True, capture_output=True)
-    done = subprocess.run(["e2fsck", "-fn", image], check=False, capture_output=True)
-    assert b"violates cluster allocation rules" in done.stdout
-    assert {problem.code for problem in check_image(image, deep=True).problems} == {"cluster-alignment"}
-
-
 @pytest.mark.root
 @pytest.mark.parametrize(
     "options", ["-t ext4", "-t ext4 -b 1024", "-t ext4 -O inline_data", "-t ext4 -O bigalloc"]

@@ -100,7 +100,7 @@ impl Deep<'_> {
         len: u64,
     ) -> bool {
         let ratio = u64::from(self.geometry.cluster_ratio);
-        // has_unaligned_cluster_map
+        // `has_unaligned_cluster_map`
         if logical % ratio != physical % ratio {
             self.bad_map(
                 map,
@@ -109,17 +109,6 @@ impl Deep<'_> {
             );
         }
         let (mut first, mut len_left) = (physical, len);
-        // `has_unaligned_cluster_map`
-        if logical % ratio != physical % ratio {
-            self.bad_map(
-                map,
-                "cluster-alignment",
-                format!(
-                    "block {logical} of the file lies at another place of its cluster, in block {physical}"
-                ),
-            );
-            return false;
-        }
         if let (true, Some((before_logical, before))) = (ratio > 1, map.previous) {
             let same_place = self.cluster(before) == self.cluster(physical);
             if same_place {

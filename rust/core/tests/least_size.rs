@@ -59,18 +59,23 @@ fn one_block_less_is_never_enough() {
             size: Size::Min,
             ..ImageOptions::default()
         };
+        // e2fsck takes a file system for corrupt that reserves more than half.
+        let reserved = [0, 0, 1 << 20, 70 << 20][numbers.below(4) as usize];
         let wish = ImageOptions {
             journal: match numbers.below(3) {
                 0 => JournalSize::None,
                 _ => JournalSize::Auto,
             },
-            // e2fsck takes a file system for corrupt that reserves more than half.
-            reserved: [0, 0, 1 << 20, 70 << 20][numbers.below(4) as usize],
+            reserved: if wish.profile == Profile::Readonly {
+                0
+            } else {
+                reserved
+            },
             ..wish
         };
         let least = Plan::new(&tree, &wish).unwrap();
         let bytes = least.image_bytes();
-        if wish.profile == Profile::Readonly && wish.reserved == 0 {
+        if wish.profile == Profile::Readonly {
             assert_eq!(least.free_blocks(), 0, "round {round}");
         }
         if round % 4 == 0 {
@@ -123,6 +128,19 @@ fn a_journal_is_whole_or_none() {
     });
     let journals: Vec<_> = journals.collect();
     assert!(journals.contains(&true) && journals.contains(&false));
+}
+
+#[test]
+fn nothing_is_reserved_where_nobody_writes() {
+    let tree = Maker::default().finish(&[]);
+    let wish = |profile| ImageOptions {
+        profile,
+        reserved: 1 << 20,
+        ..ImageOptions::default()
+    };
+    let error = Plan::new(&tree, &wish(Profile::Readonly)).unwrap_err();
+    assert!(error.to_string().contains("profile readonly"), "{error}");
+    assert!(Plan::new(&tree, &wish(Profile::Compat)).is_ok());
 }
 
 #[test]

@@ -80,6 +80,7 @@ impl<'t> Plan<'t> {
         let mut warnings = Vec::new();
         validate::tree(tree, block_size, &mut warnings)?;
         let wished_journal = validate::journal(options, block_size)?;
+        validate::reserved(options)?;
         let mut features = match options.profile {
             Profile::Default => Features::modern(),
             Profile::Compat => Features::compat(),

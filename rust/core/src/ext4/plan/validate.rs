@@ -84,6 +84,20 @@ pub(crate) fn journal(options: &ImageOptions, block_size: BlockSize) -> Result<O
     }
 }
 
+/// Whether blocks can be reserved as it is wished.
+pub(crate) fn reserved(options: &ImageOptions) -> Result<()> {
+    if options.profile != Profile::Readonly || options.reserved == 0 {
+        return Ok(());
+    }
+    Err(Error::InvalidOption {
+        option: "reserved",
+        reason: format!(
+            "{} bytes; nothing is free in an image of the profile readonly, and nobody writes to it",
+            options.reserved
+        ),
+    })
+}
+
 /// Checks every visible inode.
 pub(crate) fn tree(tree: &Tree, block_size: BlockSize, warnings: &mut Vec<String>) -> Result<()> {
     // Blocks of a file are numbered with 32 bits.

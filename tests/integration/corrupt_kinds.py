@@ -341,6 +341,11 @@ def _journal_beside_an_external_one(image: Image) -> None:
 
 
 @kind("journal")
+def _journal_of_two_file_systems(image: Image) -> None:
+    image.put(image.block_of("<8>", 0) + 0x40, 2 << 24, 4)
+
+
+@kind("journal")
 def _journal_length(image: Image) -> None:
     image.data[image.block_of("<8>", 0) + 16] = 0x7F
 

@@ -37,8 +37,10 @@ EXEMPT: tuple[tuple[str, str, str], ...] = (
     # The kernel deals with them at the next mount, and does not mount with two journals.
     ("superblock", "begins a list of deleted or cut files", ""),
     ("journal", "on another device beside inode", ""),
-    # The kernel clears it, and refuses a begin that is none.
-    ("journal", "has something to be replayed|log begins", "journal has data"),
+    # The kernel clears it.
+    ("journal", "has something to be replayed", "journal has data"),
+    # The kernel refuses it ("Invalid start block of journal").
+    ("journal", "log begins", ""),
     # It reads the copy of a journal's block map that the superblock has; the kernel does not.
     ("journal", r"its file has \d+ bytes and", ""),
     # "IGNORED" in a run that mends nothing; the kernel refuses the file system.
@@ -75,7 +77,7 @@ EXEMPT: tuple[tuple[str, str, str], ...] = (
 
 #: What follows where a node of an extent tree tells another depth than it has: the kernel does not
 #: read it, as we do not, and e2fsck goes on.
-UNREAD = ("inode-blocks", "block-bitmap", "free-blocks")
+UNREAD = ("inode-blocks", "block-bitmap", "free-blocks", "quota-usage")
 
 
 def is_exempt(problem: Problem, said: str) -> bool:

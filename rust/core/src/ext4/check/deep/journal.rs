@@ -125,6 +125,11 @@ impl Deep<'_> {
             )
         } else if blocks < LEAST_BLOCKS {
             format!("the journal has {blocks} blocks; {LEAST_BLOCKS} are the least")
+        } else if be32_at(&raw, 0x40) > 1 {
+            format!(
+                "the journal is said to be of {} file systems",
+                be32_at(&raw, 0x40)
+            )
         } else if kind == 4 && be32_at(&raw, 0x2c) != 0 {
             "the journal has a feature that forbids writing to it".to_owned()
         } else if kind == 4 && incompatible & !KNOWN != 0 {

@@ -1,6 +1,7 @@
 //! What says that a chain did not change, without a look at its data.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::layer::wanted;
 use super::Digest;
@@ -8,6 +9,7 @@ use crate::control::{Control, Phase};
 use crate::error::Result;
 use crate::layers::{self, LayerFiles, MergeOptions};
 use crate::tree::{ContentId, Tree};
+use crate::workers;
 
 const LAYER_CONTEXT: &str = "layermelt 2026-11 layer by stat";
 const CHAIN_CONTEXT: &str = "layermelt 2026-11 chain by stat";
@@ -65,32 +67,23 @@ pub fn layer_fingerprint(
     let wanted: Vec<ContentId> = wanted(&tree).iter().map(|file| file.content).collect();
     control.begin(Phase::Hash, wanted.len() as u64);
     let share = wanted.len().div_ceil(threads.max(1)).max(STEP);
-    let records: Vec<Result<Records>> = std::thread::scope(|scope| {
-        let (tree, files) = (&tree, &files);
-        let workers: Vec<_> = wanted
-            .chunks(share)
-            .map(|part| {
-                let work = move || records(tree, files, part, control);
-                let started = std::thread::Builder::new().spawn_scoped(scope, work);
-                // The share of one that cannot be started is done here.
-                started.map_err(|_| work())
-            })
-            .collect();
-        workers
-            .into_iter()
-            .map(|worker| match worker {
-                Ok(worker) => worker
-                    .join()
-                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
-                Err(done) => done,
-            })
-            .collect()
-    });
+    let parts: Vec<_> = wanted.chunks(share).collect();
+    let next = AtomicUsize::new(0);
+    let found = workers::run(parts.len(), |failed| {
+        let mut found = Vec::new();
+        while !failed.load(Ordering::Relaxed) {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some(part) = parts.get(at) else { break };
+            found.push((at, records(&tree, &files, part, control)?));
+        }
+        Ok(found)
+    })?;
+    let mut records: Vec<_> = found.into_iter().flatten().collect();
+    records.sort_unstable_by_key(|&(at, _)| at);
     let mut hasher = blake3::Hasher::new_derive_key(LAYER_CONTEXT);
     hasher.update(&tree.metadata_digest());
     let mut newest_change = i128::MIN;
-    for part in records {
-        let part = part?;
+    for (_, part) in records {
         hasher.update(&part.bytes);
         newest_change = newest_change.max(part.newest_change);
     }

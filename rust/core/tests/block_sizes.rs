@@ -6,7 +6,7 @@ mod common;
 use common::trees::many;
 use common::{build, debugfs, judge, told, Maker};
 use layermelt_core::ext4::plan::{ImageOptions, JournalSize, Plan, Profile, Size};
-use layermelt_core::tree::{Device, Kind, Tree};
+use layermelt_core::tree::{Device, Kind, NodeId, Tree};
 use layermelt_core::Error;
 
 const SIZES: [u32; 3] = [1024, 2048, 4096];
@@ -113,17 +113,22 @@ fn the_least_size_is_enough_and_one_block_less_is_not() {
     }
 }
 
-/// 123 blocks below the root and 126 below each node: more leaves need a third
-/// level, and with it `large_dir`.
-#[test]
-fn an_index_of_three_levels() {
-    let mut make = Maker::default();
+/// A directory, with its names: in the smallest blocks 123 lie below the root and
+/// 126 below each node, so that more leaves need a third level, and with it
+/// `large_dir`.
+fn wide(make: &mut Maker) -> (NodeId, Vec<Vec<u8>>) {
     let names: Vec<_> = (0..60_000)
         .map(|n| format!("{n:0255}").into_bytes())
         .collect();
     let node = make.node(Kind::Fifo);
     let entries: Vec<_> = names.iter().map(|name| (name.as_slice(), node)).collect();
-    let wide = make.directory(&entries);
+    (make.directory(&entries), names)
+}
+
+#[test]
+fn an_index_of_three_levels() {
+    let mut make = Maker::default();
+    let (wide, names) = wide(&mut make);
     let tree = make.finish(&[(b"wide", wide)]);
     let image = build(&tree, &options(1024, Profile::Default, Size::Auto), 2).unwrap();
     judge(&image.0);
@@ -145,12 +150,7 @@ fn an_index_of_three_levels() {
 #[test]
 fn what_old_kernels_do_not_mount_is_said_of_their_profile() {
     let mut make = Maker::default();
-    let names: Vec<_> = (0..60_000)
-        .map(|n| format!("{n:0255}").into_bytes())
-        .collect();
-    let node = make.node(Kind::Fifo);
-    let entries: Vec<_> = names.iter().map(|name| (name.as_slice(), node)).collect();
-    let wide = make.directory(&entries);
+    let (wide, _) = wide(&mut make);
     let file = make.file(Vec::new());
     make.xattrs(file, &[(b"user.v", &[7; 1500])]);
     let tree = make.finish(&[(b"value", file), (b"wide", wide)]);

@@ -2,6 +2,7 @@
 
 use super::elf::tests::elf;
 use super::*;
+use crate::blockio::changing::Changing;
 use crate::blockio::{Opened, Opener};
 use crate::tree::inject::{Injection, InjectionSource};
 use crate::tree::ContentId;
@@ -230,33 +231,6 @@ fn what_cannot_be_executed() {
             .contains("the agent /sbin/vm-agent is not executable"),
         "{error}"
     );
-}
-
-/// A store whose files are other ones by the time they were read.
-struct Changing<'a>(&'a std::path::Path);
-
-impl ContentStore for Changing<'_> {
-    fn opener<'a>(&'a self, _tree: &'a Tree) -> Box<dyn Opener + 'a> {
-        Box::new(Changing(self.0))
-    }
-}
-
-impl Opener for Changing<'_> {
-    fn open(&mut self, _content: ContentId) -> Result<Opened<'_>> {
-        let file = std::fs::File::open(self.0).map_err(Error::io("open", self.0))?;
-        Ok(Opened::File(file.into()))
-    }
-
-    fn still_same(&self, _content: ContentId, _size: u64, _file: &OwnedFd) -> Result<()> {
-        Err(Error::LayerChanged {
-            path: self.0.to_path_buf(),
-            reason: "it changed".into(),
-        })
-    }
-
-    fn path(&self, _content: ContentId) -> PathBuf {
-        self.0.to_path_buf()
-    }
 }
 
 #[test]

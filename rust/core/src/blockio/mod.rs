@@ -1,5 +1,7 @@
 //! Moves bytes from where they are into the image.
 
+#[cfg(test)]
+pub(crate) mod changing;
 mod clone;
 
 use std::fs::File;

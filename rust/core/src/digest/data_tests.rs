@@ -1,4 +1,5 @@
 use super::*;
+use crate::blockio::changing::Changing;
 
 fn digest_of(bytes: &[u8], threads: usize) -> Digest {
     static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
@@ -104,45 +105,15 @@ fn a_hole_is_zeros() {
     assert_eq!(holed, digest_of(&bytes, 1));
 }
 
-/// A store whose files are other ones by the time they were read.
-struct Changing<'a>(OneFile<'a>);
-
-impl ContentStore for Changing<'_> {
-    fn opener<'a>(&'a self, _tree: &'a Tree) -> Box<dyn Opener + 'a> {
-        Box::new(Changing(OneFile { ..self.0 }))
-    }
-}
-
-impl Opener for Changing<'_> {
-    fn open(&mut self, content: ContentId) -> Result<Opened<'_>> {
-        self.0.open(content)
-    }
-
-    fn still_same(&self, content: ContentId, _size: u64, _file: &OwnedFd) -> Result<()> {
-        Err(Error::LayerChanged {
-            path: self.0.path(content),
-            reason: "it changed".into(),
-        })
-    }
-
-    fn path(&self, content: ContentId) -> std::path::PathBuf {
-        self.0.path(content)
-    }
-}
-
 #[test]
 fn a_file_that_changed_has_no_digest() {
     let path = std::env::temp_dir().join(format!("layermelt-changing-{}", std::process::id()));
     // Whole, in chunks, and cut off: the change is told, not the missing bytes.
     for (there, size) in [(5, 5), (CHUNK + 1, CHUNK + 1), (3, 5)] {
         std::fs::write(&path, vec![b'x'; there as usize]).unwrap();
-        let file = OwnedFd::from(std::fs::File::open(&path).unwrap());
         let mut tree = empty_tree();
         let content = tree.add_content(Content::Bytes(Box::default())).unwrap();
-        let store = Changing(OneFile {
-            file: &file,
-            path: &path,
-        });
+        let store = Changing(&path);
         let wanted = Wanted {
             content,
             size,

@@ -226,10 +226,9 @@ def _keep_attributes(image: str, copy: str) -> None:
     A directory may give new files an ACL; and of a file with one the mode does not tell what its
     group may do, so that without the ACL it might do more.
     """
-    kept = {name for name in _attributes(image) if name not in _OF_THE_BYTES}
-    for name in _attributes(copy) - kept - _OF_THE_BYTES:
-        if name == _ACL:
-            os.removexattr(copy, name)
+    kept = _attributes(image) - _OF_THE_BYTES
+    if _ACL in _attributes(copy) - kept:
+        os.removexattr(copy, _ACL)
     for name in sorted(kept):
         try:
             os.setxattr(copy, name, os.getxattr(image, name))

@@ -17,7 +17,6 @@ two meta pages; so what was read is of one state as long as that state is still 
 from __future__ import annotations
 
 import os
-import stat
 import struct
 import time
 from bisect import bisect_right
@@ -53,13 +52,8 @@ _Found = TypeVar("_Found")
 
 def read(path: str, look: Callable[[Bucket], _Found]) -> _Found:
     """What `look` finds in the database, whose root bucket it is given."""
+    fd, _ = store.open_plain(path)
     try:
-        fd = os.open(path, store.READ)
-    except OSError as error:
-        raise store.failed("open", path, error) from None
-    try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise CorruptStoreError(f"{path}: not a plain file", path=path)
         for attempt in range(_ATTEMPTS):
             time.sleep(min(attempt, 10) * 0.001)
             state = _State(fd, path)

@@ -26,8 +26,10 @@ from layermelt.settings import NAMESPACE_VARIABLE, default_containerd_namespace,
 from layermelt.sources import bolt, oci, snapshots, store
 from layermelt.sources.chain import Chain, layers_text
 
-__all__ = ["Store", "resolve"]
+__all__ = ["DOCKER_NAMESPACE", "Store", "resolve"]
 
+#: Where Docker has its images.
+DOCKER_NAMESPACE = "moby"
 _METADATA = "io.containerd.metadata.v1.bolt/meta.db"
 _BLOBS = "io.containerd.content.v1.content/blobs/sha256"
 _SNAPSHOTTER = "overlayfs"
@@ -86,7 +88,7 @@ class Store:
 
     Attributes:
         root: Its directory, as ``/var/lib/containerd``.
-        namespace: Whose images are meant: ``moby`` is Docker.
+        namespace: Whose images are meant.
     """
 
     root: str
@@ -105,15 +107,12 @@ class Store:
         images = self._images()
         if reference.digest is not None:
             # Known by its digest alone, or by a tag that led to it.
-            same = [name for name, digest in images.items() if digest == reference.digest]
-            by_name = [
-                name
-                for name in same
-                if name.startswith((f"{reference.repository}:", f"{reference.repository}@"))
-            ]
-            return reference.digest if by_name else None
-        tagged = f"{reference.repository}:{reference.tag or 'latest'}"
-        for name in (tagged, reference.text):
+            own = (f"{reference.repository}:", f"{reference.repository}@")
+            known = any(
+                name.startswith(own) and digest == reference.digest for name, digest in images.items()
+            )
+            return reference.digest if known else None
+        for name in (reference.full, reference.text):
             if name in images:
                 return images[name]
         if reference.id_prefix is None:
@@ -254,7 +253,7 @@ class Store:
 
     def _unknown(self, reference: oci.Reference) -> UnknownImageError:
         text = f"{self.root}: the containerd image store has no image {reference.short!r}"
-        if self.namespace != "moby":
+        if self.namespace != DOCKER_NAMESPACE:
             text += f" in the namespace {self.namespace!r} (see {NAMESPACE_VARIABLE})"
         names = self.names()
         names = [name for name in names if name.startswith(f"{reference.repository}:")] or names

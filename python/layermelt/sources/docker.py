@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 __all__ = ["resolve"]
 
 _REPOSITORIES = "image/overlay2/repositories.json"
-_NAMESPACE = "moby"
 
 
 def resolve(text: str, data_root: str) -> Chain:
@@ -79,7 +78,7 @@ def _resolve_overlay2(root: str, reference: oci.Reference) -> Chain:
 
     overlay = os.path.join(root, "overlay2")
     trees = [os.path.join(overlay, layer, "diff") for layer in ids]
-    store.check_trees([*(os.path.dirname(tree) for tree in trees), *trees])
+    store.check_layers(trees)
     # The driver's own view of the chain, from the other side.
     if overlay2.chain_ids(overlay, ids[-1]) != ids[::-1]:
         lower = os.path.join(overlay, ids[-1], "lower")
@@ -117,11 +116,11 @@ def _containerd_store(root: str) -> containerd.Store | None:
     # Most stores have no use for it.
     from layermelt.sources import containerd
 
-    own = containerd.Store(os.path.join(root, "containerd/daemon"), _NAMESPACE)
+    own = containerd.Store(os.path.join(root, "containerd/daemon"), containerd.DOCKER_NAMESPACE)
     if own.exists():
         return own
     # It serves others as well, and Docker runs its containers there whatever its image store is.
-    system = containerd.Store(os.path.join(os.path.dirname(root), "containerd"), _NAMESPACE)
+    system = containerd.Store(os.path.join(os.path.dirname(root), "containerd"), containerd.DOCKER_NAMESPACE)
     return system if system.exists() and system.names() else None
 
 

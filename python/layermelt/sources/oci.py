@@ -28,6 +28,7 @@ _REFERENCE = re.compile(
     r"(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?",
     re.ASCII,
 )
+_DEFAULT_TAG = "latest"
 _OWN_DOMAINS = ("docker.io", "index.docker.io")
 
 
@@ -70,7 +71,7 @@ class Reference:
     @property
     def tagged(self) -> str:
         """Name and tag."""
-        return f"{self.name}:{self.tag or 'latest'}"
+        return f"{self.name}:{self.tag or _DEFAULT_TAG}"
 
     @property
     def repository(self) -> str:
@@ -79,6 +80,11 @@ class Reference:
         if slash and ("." in domain or ":" in domain or domain == "localhost" or domain != domain.lower()):
             return self.name
         return f"docker.io/{self.name}" if slash else f"docker.io/library/{self.name}"
+
+    @property
+    def full(self) -> str:
+        """Repository and tag, as containerd has it."""
+        return f"{self.repository}:{self.tag or _DEFAULT_TAG}"
 
 
 def _familiar(name: str) -> str:

@@ -29,7 +29,7 @@ def resolve(path: str) -> Chain:
     root, top = os.path.split(path)
     ids = chain_ids(root, top)
     trees = [os.path.join(root, layer, "diff") for layer in reversed(ids)]
-    store.check_trees([*(os.path.dirname(tree) for tree in trees), *trees])
+    store.check_layers(trees)
     warnings = store.check_container_layer(path)
     return Chain(
         layers=tuple(map(Path, trees)),

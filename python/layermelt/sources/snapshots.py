@@ -101,9 +101,8 @@ def trees(folder: str, names: Sequence[bytes], what: str) -> list[str]:
 
 
 def _checked(folder: str, ids: Sequence[int]) -> list[str]:
-    snapshots = [os.path.join(folder, "snapshots", str(number)) for number in ids]
-    found = [os.path.join(snapshot, "fs") for snapshot in snapshots]
-    store.check_trees([*snapshots, *found])
+    found = [os.path.join(folder, "snapshots", str(number), "fs") for number in ids]
+    store.check_layers(found)
     return found
 
 

@@ -20,7 +20,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from layermelt.errors import (
@@ -35,11 +35,13 @@ from layermelt.settings import MAX_LAYERS
 __all__ = [
     "ID",
     "check_container_layer",
+    "check_layers",
     "check_trees",
     "cross_check",
     "exists",
     "is_users_store",
     "lower_links",
+    "open_plain",
     "read_json",
     "read_small",
     "read_text",
@@ -56,7 +58,7 @@ _MAX_LOWER = 64 << 10
 _EFFECTIVE = re.compile(rb"^CapEff:\s*([0-9a-f]+)$", re.MULTILINE)
 _CAP_SYS_ADMIN = 21
 _FIRST_NAMESPACE = (0, 0, (1 << 32) - 1)
-READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
 def exists(path: str) -> bool:
@@ -86,16 +88,26 @@ def failed(action: str, path: str, error: OSError) -> SourceError | UnreadableEr
     return SourceError(text, path=path)
 
 
-def read_small(path: str, limit: int) -> bytes:
-    """The content of a plain file of at most `limit` bytes."""
+def open_plain(path: str) -> tuple[int, os.stat_result]:
+    """A descriptor of a plain file, to be read and closed, and its status."""
     try:
-        fd = os.open(path, READ)
+        fd = os.open(path, _READ)
     except OSError as error:
         raise failed("open", path, error) from None
     try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             raise CorruptStoreError(f"{path}: not a plain file", path=path)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd, status
+
+
+def read_small(path: str, limit: int) -> bytes:
+    """The content of a plain file of at most `limit` bytes."""
+    fd, status = open_plain(path)
+    try:
         content = b""
         if status.st_size <= limit:
             with open(fd, "rb", closefd=False) as file:
@@ -195,6 +207,11 @@ def cross_check(layers: Iterable[str]) -> None:
                     f"{path}: does not name the same layers as the layer above it", path=path
                 )
         rest = own
+
+
+def check_layers(trees: Sequence[str]) -> None:
+    """Demands of trees that lie in their layers' directories that all of both are there and may be read."""
+    check_trees([*map(os.path.dirname, trees), *trees])
 
 
 def check_trees(trees: Iterable[str]) -> None:
